@@ -1,0 +1,3 @@
+//! The `ringmq` broker: parses flags into settings and runs the shards.
+
+fn main() {}
