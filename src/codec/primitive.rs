@@ -111,7 +111,7 @@ pub(super) const fn variable_byte_integer_len(value: u32) -> usize {
     }
 }
 
-/// The length of a whole packet with a body of this length, in bytes.
+/// The length of a whole packet with a body of this length, in bytes; saturating.
 pub(super) const fn packet_len(body_len: usize) -> usize {
     let length_len = match body_len {
         0..=0x7F => 1,
@@ -119,7 +119,7 @@ pub(super) const fn packet_len(body_len: usize) -> usize {
         0x4000..=0x1F_FFFF => 3,
         _ => 4,
     };
-    1 + length_len + body_len
+    body_len.saturating_add(1 + length_len)
 }
 
 /// Appends a Variable Byte Integer. `value` must not exceed [`MAX_REMAINING_LENGTH`].

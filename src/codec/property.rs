@@ -14,6 +14,7 @@ use super::{DecodeErrorKind, EncodeError, MAX_REMAINING_LENGTH, QoS};
 
 /// One property and its value, checked for range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names)] // "User Property" is the specification's name.
 pub(super) enum Property<'a> {
     PayloadFormatIndicator(bool),
     MessageExpiryInterval(u32),
