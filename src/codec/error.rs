@@ -15,9 +15,29 @@ pub struct DecodeError {
 
 impl DecodeError {
     /// The Reason Code to tell the other side: the only mapping from errors to the wire.
+    ///
+    /// Before 5.0 there is no packet to tell it in once the client is connected; the connection is
+    /// just closed `[MQTT311-4.8.0-1]`.
     #[must_use]
     pub const fn reason_code(&self) -> ReasonCode {
         self.kind.reason_code()
+    }
+
+    /// The version and Reason Code of the CONNACK by which to refuse a CONNECT that could not be
+    /// decoded; `None` when the connection is to be closed without a word. That is so when the
+    /// protocol is unknown, and before 5.0 for all but an unsupported level `[MQTT311-3.1.2-2]` and
+    /// an empty Client Identifier `[MQTT311-3.1.3-8]`: 3.1.1 answers nothing to a CONNECT that is
+    /// no valid packet `[MQTT311-3.1.4-1]`.
+    #[must_use]
+    pub fn connack(&self) -> Option<(Version, ReasonCode)> {
+        let reason = self.reason_code();
+        let version = self.version?;
+        let told = version == Version::V5
+            || matches!(
+                reason,
+                ReasonCode::UnsupportedProtocolVersion | ReasonCode::ClientIdentifierNotValid
+            );
+        told.then_some((version, reason))
     }
 }
 

@@ -101,6 +101,22 @@ fn connect_bodies() {
     assert_eq!(decode(&padded, V5), Err(DecodeError { kind, version: Some(V5) }));
 }
 
+/// Which CONNECTs get an answer, and which just a closed connection.
+#[test]
+fn refusals_of_a_connect() {
+    let answer = |body: &[u8]| decode(&super::packet(0x10, body), V5).unwrap_err().connack();
+    let unsupported = ReasonCode::UnsupportedProtocolVersion;
+    assert_eq!(answer(b"\0\x04MQTT\x03"), Some((V3_1_1, unsupported)));
+    assert_eq!(answer(b"\0\x06MQIsdp\x83"), Some((V3_1, unsupported)));
+    assert_eq!(answer(b"\0\x04MQTT\x06"), Some((V5, unsupported)));
+    assert_eq!(answer(b"\0\x04HTTP\x04"), None);
+    let unnamed = Some((V3_1_1, ReasonCode::ClientIdentifierNotValid));
+    assert_eq!(answer(b"\0\x04MQTT\x04\0\0\0\0\0"), unnamed);
+    assert_eq!(answer(b"\0\x04MQTT\x04\x01\0\0\0\0"), None);
+    let malformed = Some((V5, ReasonCode::MalformedPacket));
+    assert_eq!(answer(b"\0\x04MQTT\x05\x01\0\0\0\0\0"), malformed);
+}
+
 #[test]
 fn connack() {
     refused(0x20, &[2, 0], V3_1_1, Kind::ConnackFlags(2));
@@ -212,61 +228,99 @@ fn the_others() {
 }
 
 /// What would be refused is not written, and the output stays as it was.
+#[track_caller]
+fn not_encoded(packet: Packet<'_>, version: Version, error: EncodeError) {
+    let mut out = vec![7];
+    assert_eq!(packet.encode(version, &mut out), Err(error), "{packet:?}");
+    assert_eq!(out, [7]);
+}
+
 #[test]
-fn nothing_wrong_is_encoded() {
-    let refused = |packet: Packet<'_>, version, error| {
-        let mut out = vec![7];
-        assert_eq!(packet.encode(version, &mut out), Err(error), "{packet:?}");
-        assert_eq!(out, [7]);
-    };
-    let id = PacketId::FIRST;
+fn publishes_that_are_not_encoded() {
     let publish = Publish { topic: "t", ..Publish::default() };
-    let with = |change: fn(&mut Publish<'static>)| {
+    let with = |change: fn(&mut Publish<'static>), version, error| {
         let mut changed = publish;
         change(&mut changed);
-        Packet::Publish(changed)
+        not_encoded(Packet::Publish(changed), version, error);
     };
-    let long = "x".repeat(65_536);
-    refused(with(|p| p.qos = QoS::AtLeastOnce), V5, EncodeError::PacketId(QoS::AtLeastOnce));
-    refused(with(|p| p.packet_id = PacketId::new(1)), V5, EncodeError::PacketId(QoS::AtMostOnce));
-    refused(with(|p| p.dup = true), V5, EncodeError::DupWithQoS0);
-    refused(with(|p| p.topic = ""), V5, EncodeError::Empty);
-    refused(with(|p| p.topic = "a\0"), V3_1, EncodeError::NullCharacter);
-    refused(Packet::Publish(Publish { topic: &long, ..publish }), V3_1, EncodeError::ValueTooLong);
-    refused(
-        with(|p| p.properties.topic_alias = Some(0)),
-        V5,
-        EncodeError::InvalidPropertyValue(0x23),
-    );
-    refused(
-        with(|p| p.properties.response_topic = Some("#")),
-        V5,
-        EncodeError::InvalidPropertyValue(0x08),
-    );
-    let ids = [NonZeroU32::MAX];
-    let mut beyond = publish;
-    beyond.properties.subscription_identifiers = ids[..].into();
-    refused(Packet::Publish(beyond), V5, EncodeError::InvalidPropertyValue(0x0B));
+    let without_id = EncodeError::PacketId(QoS::AtLeastOnce);
+    with(|p| p.qos = QoS::AtLeastOnce, V5, without_id);
+    let with_id = EncodeError::PacketId(QoS::AtMostOnce);
+    with(|p| p.packet_id = PacketId::new(1), V5, with_id);
+    with(|p| p.dup = true, V5, EncodeError::DupWithQoS0);
+    with(|p| p.topic = "", V5, EncodeError::Empty);
+    with(|p| p.topic = "a\0", V3_1, EncodeError::NullCharacter);
+    with(|p| p.topic = "x".repeat(65_536).leak(), V3_1, EncodeError::ValueTooLong);
+    let out_of_range = EncodeError::InvalidPropertyValue;
+    with(|p| p.properties.topic_alias = Some(0), V5, out_of_range(0x23));
+    with(|p| p.properties.response_topic = Some("#"), V5, out_of_range(0x08));
+    let beyond = |p: &mut Publish<'static>| {
+        p.properties.subscription_identifiers = [NonZeroU32::MAX][..].to_vec().leak()[..].into();
+    };
+    with(beyond, V5, out_of_range(0x0B));
+}
+
+#[test]
+fn others_that_are_not_encoded() {
+    let id = PacketId::FIRST;
     let wrong = Ack::new(id, ReasonCode::ServerBusy);
     let error = EncodeError::ReasonCodeNotAllowed(ReasonCode::ServerBusy);
-    refused(Packet::Pubrel(wrong), V5, error);
+    not_encoded(Packet::Pubrel(wrong), V5, error);
     let packet = PacketType::Auth;
     let error = EncodeError::NotInVersion { packet, version: V3_1_1 };
-    refused(Packet::Auth(Auth::default()), V3_1_1, error);
+    assert_eq!(error.to_string(), "MQTT 3.1.1 has no AUTH packet");
+    not_encoded(Packet::Auth(Auth::default()), V3_1_1, error);
     let auth = Auth { reason: ReasonCode::ReAuthenticate, ..Auth::default() };
-    refused(Packet::Auth(auth), V5, EncodeError::MissingAuthenticationMethod);
-    let connack = Connack {
-        session_present: true,
-        reason: ReasonCode::Banned,
-        properties: ConnackProperties::default(),
-    };
-    refused(Packet::Connack(connack), V5, EncodeError::SessionPresentInRefusal);
+    not_encoded(Packet::Auth(auth), V5, EncodeError::MissingAuthenticationMethod);
+    let mut connack = Connack { session_present: true, ..Connack::default() };
+    connack.reason = ReasonCode::Banned;
+    not_encoded(Packet::Connack(connack), V5, EncodeError::SessionPresentInRefusal);
     let unsubscribe = Unsubscribe {
         packet_id: id,
         user_properties: UserProperties::default(),
         filters: (&[][..] as &[&str]).into(),
     };
-    refused(Packet::Unsubscribe(unsubscribe), V5, EncodeError::EmptyPayload);
+    not_encoded(Packet::Unsubscribe(unsubscribe), V5, EncodeError::EmptyPayload);
+    let options = SubscriptionOptions { no_local: true, ..SubscriptionOptions::default() };
+    let filters = [("$share/g/a", options)];
+    let subscribe = Subscribe {
+        packet_id: id,
+        subscription_id: None,
+        user_properties: UserProperties::default(),
+        filters: filters[..].into(),
+    };
+    not_encoded(Packet::Subscribe(subscribe), V5, EncodeError::NoLocalOnSharedSubscription);
+}
+
+/// A CONNECT is encoded in its own version, under the rules of that.
+#[test]
+fn connects_that_are_not_encoded() {
+    let connect = Connect {
+        version: V3_1_1,
+        clean_start: false,
+        keep_alive: 0,
+        client_id: "c",
+        will: None,
+        user_name: None,
+        password: None,
+        properties: ConnectProperties::default(),
+    };
+    let nameless = Connect { password: Some(b"pw"), ..connect };
+    not_encoded(Packet::Connect(nameless), V5, EncodeError::PasswordWithoutUserName);
+    let unnamed = Connect { client_id: "", ..connect };
+    not_encoded(Packet::Connect(unnamed), V5, EncodeError::Empty);
+    let publish = PublishProperties { topic_alias: Some(1), ..PublishProperties::default() };
+    let will = Will {
+        topic: "w",
+        payload: b"",
+        qos: QoS::AtMostOnce,
+        retain: false,
+        properties: WillProperties { delay_interval: 0, publish },
+    };
+    let alias = Connect { version: V5, will: Some(will), ..connect };
+    not_encoded(Packet::Connect(alias), V5, EncodeError::PropertyNotAllowed(0x23));
+    let topicless = Connect { will: Some(Will { topic: "", ..will }), ..connect };
+    not_encoded(Packet::Connect(topicless), V5, EncodeError::Empty);
 }
 
 #[test]
