@@ -31,6 +31,8 @@ mod shape_slots;
 mod shard_set;
 mod shared;
 mod subscribers;
+#[cfg(test)]
+mod testing;
 mod trie;
 
 pub use group::{GroupRoute, GroupTable, MAX_GROUPS_PER_FILTER, Pick, Strategy};

@@ -189,3 +189,132 @@ fn check_length(bytes: &[u8]) -> Result<(), TopicError> {
         _ => Err(TopicError::TooLong),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::topics::testing::{any_filter, any_topic, naive_matches};
+
+    #[test]
+    fn topic_names_are_checked() {
+        let longest = "x".repeat(MAX_TOPIC_BYTES);
+        let many_levels = "/".repeat(300);
+        let late_wildcard = format!("{}+", "x".repeat(400));
+        for (name, expected) in [
+            ("a", Ok(())),
+            ("/", Ok(())),
+            ("a//b/", Ok(())),
+            ("$SYS/broker", Ok(())),
+            ("sport tennis/Ä", Ok(())),
+            (&longest, Ok(())),
+            ("", Err(TopicError::Empty)),
+            ("a/+/b", Err(TopicError::WildcardInName)),
+            ("a/#", Err(TopicError::WildcardInName)),
+            ("a+", Err(TopicError::WildcardInName)),
+            (&late_wildcard, Err(TopicError::WildcardInName)),
+            ("a\0", Err(TopicError::NullCharacter)),
+            (&(longest.clone() + "x"), Err(TopicError::TooLong)),
+            (&many_levels, Err(TopicError::TooManyLevels { max: 256 })),
+        ] {
+            assert_eq!(validate_topic_name(name, 256), expected, "{name:.20}");
+        }
+        assert_eq!(validate_topic_name("a/b/c", 3), Ok(()));
+        assert_eq!(validate_topic_name("a/b/c", 2), Err(TopicError::TooManyLevels { max: 2 }));
+    }
+
+    #[test]
+    fn topic_filters_are_checked() {
+        for (filter, expected) in [
+            ("a", Ok(())),
+            ("#", Ok(())),
+            ("+", Ok(())),
+            ("+/+/#", Ok(())),
+            ("/+", Ok(())),
+            ("a/+/b/#", Ok(())),
+            ("$SYS/#", Ok(())),
+            ("", Err(TopicError::Empty)),
+            ("a#", Err(TopicError::PartialWildcard)),
+            ("a/b#", Err(TopicError::PartialWildcard)),
+            ("a+/b", Err(TopicError::PartialWildcard)),
+            ("++", Err(TopicError::PartialWildcard)),
+            ("#/a", Err(TopicError::MultiLevelNotLast)),
+            ("a/#/", Err(TopicError::MultiLevelNotLast)),
+            ("a/\0", Err(TopicError::NullCharacter)),
+            ("a/b/c/d/#", Err(TopicError::TooManyLevels { max: 4 })),
+        ] {
+            assert_eq!(validate_topic_filter(filter, 4), expected, "{filter}");
+        }
+        let too_long = "x".repeat(MAX_TOPIC_BYTES + 1);
+        assert_eq!(validate_topic_filter(&too_long, 4), Err(TopicError::TooLong));
+    }
+
+    #[test]
+    fn shared_subscriptions_are_taken_apart() {
+        for (filter, expected) in [
+            ("a/b", Ok(None)),
+            ("$share", Ok(None)),
+            ("$shared/g/a", Ok(None)),
+            ("$share/g/a/#", Ok(Some(("g", "a/#")))),
+            ("$share/g//", Ok(Some(("g", "/")))),
+            ("$share/g/$SYS/+", Ok(Some(("g", "$SYS/+")))),
+            ("$share/", Err(TopicError::EmptyShareName)),
+            ("$share//a", Err(TopicError::EmptyShareName)),
+            ("$share/g", Err(TopicError::NoSharedFilter)),
+            ("$share/g/", Err(TopicError::NoSharedFilter)),
+            ("$share/g+/a", Err(TopicError::WildcardInShareName)),
+            ("$share/#/a", Err(TopicError::WildcardInShareName)),
+            ("$share/#", Err(TopicError::WildcardInShareName)),
+        ] {
+            assert_eq!(parse_shared(filter), expected, "{filter}");
+        }
+    }
+
+    #[test]
+    fn examples_of_the_specification_match() {
+        for (filter, topic, expected) in [
+            ("sport/tennis/player1/#", "sport/tennis/player1", true),
+            ("sport/tennis/player1/#", "sport/tennis/player1/ranking", true),
+            ("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon", true),
+            ("sport/#", "sport", true),
+            ("sport/tennis/+", "sport/tennis/player1", true),
+            ("sport/tennis/+", "sport/tennis/player1/ranking", false),
+            ("sport/+", "sport", false),
+            ("sport/+", "sport/", true),
+            ("+/+", "/finance", true),
+            ("/+", "/finance", true),
+            ("+", "/finance", false),
+            ("#", "$SYS/monitor/Clients", false),
+            ("+/monitor/Clients", "$SYS/monitor/Clients", false),
+            ("$SYS/#", "$SYS/monitor/Clients", true),
+            ("$SYS/monitor/+", "$SYS/monitor/Clients", true),
+            ("ACCOUNTS", "Accounts", false),
+        ] {
+            assert_eq!(matches(filter, topic), expected, "{filter} {topic}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn matching_agrees_with_the_naive_one(filter in any_filter(), topic in any_topic()) {
+            prop_assert_eq!(matches(&filter, &topic), naive_matches(&filter, &topic));
+        }
+
+        #[test]
+        fn what_is_generated_is_valid(filter in any_filter(), topic in any_topic()) {
+            prop_assert_eq!(validate_topic_filter(&filter, 8), Ok(()));
+            prop_assert_eq!(validate_topic_name(&topic, 8), Ok(()));
+        }
+
+        #[test]
+        fn names_are_accepted_by_the_letter(name in "[a+#/\0ä]{0,300}", max_levels in 1..300usize) {
+            let valid = !name.is_empty()
+                && !name.contains(['+', '#', '\0'])
+                && name.split('/').count() <= max_levels;
+            prop_assert_eq!(validate_topic_name(&name, max_levels).is_ok(), valid);
+        }
+    }
+}

@@ -231,3 +231,173 @@ fn first_candidate(filter: &str) -> &str {
         literal
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use proptest::collection::{btree_set, vec};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::topics::testing::{any_filter, any_topic, naive_matches};
+
+    fn retained<'a>(topics: impl IntoIterator<Item = &'a str>) -> Retained<String> {
+        let mut retained = Retained::new(usize::MAX, u64::MAX);
+        for topic in topics {
+            retained.set(topic, topic.to_owned(), 1).unwrap();
+        }
+        retained
+    }
+
+    /// All results in pieces, and how many pieces it took.
+    fn scan_all(
+        retained: &Retained<String>,
+        filter: &str,
+        max_results: usize,
+        max_visited: usize,
+    ) -> (Vec<String>, usize) {
+        let (mut found, mut pieces) = (Vec::new(), 0);
+        let mut cursor: Option<Box<str>> = None;
+        loop {
+            let mut out = Vec::new();
+            cursor = retained.scan(filter, cursor.as_deref(), max_results, max_visited, &mut out);
+            assert!(out.len() <= max_results.max(1));
+            assert!(out.iter().all(|(topic, value)| topic == value));
+            found.extend(out.into_iter().map(|(topic, _)| topic.to_owned()));
+            pieces += 1;
+            if cursor.is_none() {
+                return (found, pieces);
+            }
+        }
+    }
+
+    #[test]
+    fn a_plain_topic_is_one_look_up() {
+        let retained = retained(["a", "a/b", "a/b/c"]);
+        assert_eq!(scan_all(&retained, "a/b", 0, 0), (vec!["a/b".to_owned()], 1));
+        assert_eq!(scan_all(&retained, "a/c", 0, 0), (vec![], 1));
+    }
+
+    #[test]
+    fn topics_that_cannot_match_are_leapt_over() {
+        let mut topics = vec!["dev".to_owned(), "dev/5/cmd".to_owned(), "dev!/5".to_owned()];
+        for noise in 0..10_000 {
+            topics.push(format!("a/{noise}"));
+            topics.push(format!("dev/5/log/{noise}"));
+            topics.push(format!("dev!/{noise}/x"));
+            topics.push(format!("dev0/{noise}"));
+            topics.push(format!("$SYS/{noise}"));
+            topics.push(format!("z/{noise}"));
+        }
+        topics.push("zz/state".to_owned());
+        let retained = retained(topics.iter().map(String::as_str));
+        let one_piece = |filter: &str, expected: &[&str]| {
+            let (found, pieces) = scan_all(&retained, filter, 100, 16);
+            assert_eq!((found.as_slice(), pieces), (&expected.map_to_owned()[..], 1), "{filter}");
+        };
+        one_piece("dev/+/cmd", &["dev/5/cmd"]);
+        one_piece("dev/+/cmd/#", &["dev/5/cmd"]);
+        one_piece("+/state", &["zz/state"]);
+        one_piece("dev/6/#", &[]);
+        one_piece("+", &["dev"]);
+    }
+
+    trait MapToOwned {
+        fn map_to_owned(&self) -> Vec<String>;
+    }
+
+    impl MapToOwned for [&str] {
+        fn map_to_owned(&self) -> Vec<String> {
+            self.iter().map(|&text| text.to_owned()).collect()
+        }
+    }
+
+    #[test]
+    fn the_next_piece_starts_where_the_last_one_ended() {
+        let topics: Vec<String> = (100..200).map(|number| format!("a/{number}")).collect();
+        let mut retained = retained(topics.iter().map(String::as_str));
+        let mut out = Vec::new();
+        let cursor = retained.scan("a/#", None, 40, 1_000, &mut out);
+        assert_eq!((out.len(), cursor.as_deref()), (40, Some("a/140")));
+        retained.remove("a/140");
+        retained.set("a/000", String::new(), 1).unwrap();
+        let mut out = Vec::new();
+        assert_eq!(retained.scan("a/#", cursor.as_deref(), 100, 1_000, &mut out), None);
+        let rest: Vec<&str> = out.iter().map(|(topic, _)| *topic).collect();
+        assert_eq!(rest, topics[41..]);
+    }
+
+    #[test]
+    fn limits_hold_and_replacing_does_not_count_twice() {
+        let mut retained = Retained::new(2, 100);
+        assert_eq!(retained.set("a", 1, 40), Ok(None));
+        assert_eq!(retained.set("b", 2, 61), Err(RetainedFull::Bytes));
+        assert_eq!(retained.set("b", 2, 60), Ok(None));
+        assert_eq!(retained.set("c", 3, 0), Err(RetainedFull::Count));
+        assert_eq!(retained.set("a", 4, 41), Err(RetainedFull::Bytes));
+        assert_eq!(retained.get("a"), Some(&1));
+        assert_eq!(retained.set("a", 5, 40), Ok(Some(1)));
+        assert_eq!((retained.len(), retained.bytes()), (2, 100));
+        assert_eq!(retained.remove("b"), Some(2));
+        assert_eq!(retained.remove("b"), None);
+        assert_eq!((retained.len(), retained.bytes()), (1, 40));
+        assert_eq!(retained.set("c", 3, 60), Ok(None));
+    }
+
+    proptest! {
+        #[test]
+        fn a_scan_in_pieces_finds_what_matches_in_order(
+            topics in btree_set(any_topic(), 0..60), filter in any_filter(),
+            max_results in 0..6usize, max_visited in 0..6usize,
+        ) {
+            let retained = retained(topics.iter().map(String::as_str));
+            let expected: Vec<String> =
+                topics.iter().filter(|topic| naive_matches(&filter, topic)).cloned().collect();
+            let (found, _) = scan_all(&retained, &filter, max_results, max_visited);
+            prop_assert_eq!(found, expected);
+        }
+
+        #[test]
+        fn a_step_goes_forward_and_over_no_match(
+            filter in any_filter(), topics in vec(any_topic(), 2),
+        ) {
+            prop_assume!(filter.contains(['+', '#']));
+            let (topic, other) = (topics[0].as_str(), topics[1].as_str());
+            prop_assume!(topic >= first_candidate(&filter));
+            let leapt_over = match Step::at(&filter, topic) {
+                Step::Match => {
+                    prop_assert!(naive_matches(&filter, topic));
+                    false
+                }
+                Step::Next => false,
+                Step::End => other >= topic,
+                Step::Seek(target) => {
+                    prop_assert!(*target > *topic);
+                    other >= topic && *other < *target
+                }
+            };
+            prop_assert!(!(leapt_over && naive_matches(&filter, other)));
+        }
+
+        #[test]
+        fn bytes_and_count_follow_a_model(
+            steps in vec((any_topic(), any::<bool>(), 0..40u32), 0..100),
+        ) {
+            let mut retained = Retained::new(8, 150);
+            let mut model = BTreeMap::new();
+            for (topic, set, bytes) in steps {
+                if set {
+                    let _ = retained.set(&topic, bytes, bytes).map(|old| {
+                        assert_eq!(old, model.insert(topic, bytes));
+                    });
+                } else {
+                    prop_assert_eq!(retained.remove(&topic), model.remove(&topic));
+                }
+                prop_assert!(retained.len() <= 8 && retained.bytes() <= 150);
+                prop_assert_eq!(retained.len(), model.len());
+                prop_assert_eq!(retained.bytes(), model.values().copied().map(u64::from).sum::<u64>());
+            }
+        }
+    }
+}

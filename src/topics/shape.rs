@@ -15,14 +15,29 @@ const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
 /// The secret of all hashes that a client could otherwise steer: fingerprints of topics and
 /// filters, the home shard of a client. Drawn at start, the same for all shards of a process.
 #[derive(Clone)]
-pub struct HashSeed(RandomState);
+pub struct HashSeed {
+    state: RandomState,
+    /// The bits of a fingerprint that are kept, so that tests can bring about collisions.
+    #[cfg(test)]
+    mask: u64,
+}
 
 impl HashSeed {
     /// A seed from 256 random bits.
     #[must_use]
     pub fn new(seeds: [u64; 4]) -> Self {
         let [a, b, c, d] = seeds;
-        Self(RandomState::with_seeds(a, b, c, d))
+        Self {
+            state: RandomState::with_seeds(a, b, c, d),
+            #[cfg(test)]
+            mask: u64::MAX,
+        }
+    }
+
+    /// A seed under which fingerprints have only so many bits.
+    #[cfg(test)]
+    pub(super) fn narrow(bits: u32) -> Self {
+        Self { mask: (1 << bits) - 1, ..Self::new([1, 2, 3, 4]) }
     }
 
     /// The hash of a whole string, for example of a client identifier or a topic name.
@@ -36,9 +51,20 @@ impl HashSeed {
     #[inline]
     #[must_use]
     pub fn hash_bytes(&self, bytes: &[u8]) -> u64 {
-        let mut hasher = self.0.build_hasher();
+        let mut hasher = self.state.build_hasher();
         hasher.write(bytes);
-        hasher.finish()
+        self.narrowed(hasher.finish())
+    }
+
+    #[cfg(not(test))]
+    #[inline]
+    fn narrowed(&self, hash: u64) -> u64 {
+        hash
+    }
+
+    #[cfg(test)]
+    fn narrowed(&self, hash: u64) -> u64 {
+        hash & self.mask
     }
 
     /// The hash of one topic level at its position. Fingerprints are sums of these, so two levels
@@ -138,8 +164,9 @@ impl Shape {
 
     /// The fingerprint of a filter of this shape whose literal levels hash to `sum`. Different
     /// shapes with the same sum have different fingerprints, since the multiplier is odd.
-    const fn fingerprint(self, sum: u64) -> u64 {
-        sum ^ self.0.wrapping_mul(MULTIPLIER)
+    #[inline]
+    fn fingerprint(self, seed: &HashSeed, sum: u64) -> u64 {
+        seed.narrowed(sum ^ self.0.wrapping_mul(MULTIPLIER))
     }
 }
 
@@ -182,7 +209,7 @@ impl FilterKey {
                     .enumerate()
                     .filter(|&(_, level)| level != b"+");
                 let sum = literals.fold(0, |sum, (at, level)| sum ^ seed.hash_level(at, level));
-                shape.fingerprint(sum)
+                shape.fingerprint(seed, sum)
             }
             _ => seed.hash(filter),
         };
@@ -191,7 +218,8 @@ impl FilterKey {
 }
 
 /// The hashes of a topic's first levels, from which the fingerprint of any shape is put together.
-pub(super) struct LevelHashes {
+pub(super) struct LevelHashes<'a> {
+    seed: &'a HashSeed,
     /// Element `n` is the sum of the hashes of the first `n` levels.
     sums: [u64; MAX_SHAPE_LEVELS + 1],
     /// The number of levels, or one more than were hashed when there are still more.
@@ -200,13 +228,13 @@ pub(super) struct LevelHashes {
     reserved: bool,
 }
 
-impl LevelHashes {
+impl<'a> LevelHashes<'a> {
     /// Hashes at most `deepest` levels, the most that any shape in use has.
     #[inline]
-    pub(super) fn of(seed: &HashSeed, topic: &str, deepest: usize) -> Self {
+    pub(super) fn of(seed: &'a HashSeed, topic: &str, deepest: usize) -> Self {
         let topic = topic.as_bytes();
         let mut hashes =
-            Self { sums: [0; MAX_SHAPE_LEVELS + 1], levels: 0, reserved: is_reserved(topic) };
+            Self { seed, sums: [0; MAX_SHAPE_LEVELS + 1], levels: 0, reserved: is_reserved(topic) };
         let (mut rest, mut sum) = (Some(topic), 0);
         for (at, slot) in hashes.sums.iter_mut().skip(1).take(deepest).enumerate() {
             let Some(bytes) = rest else { break };
@@ -247,6 +275,78 @@ impl LevelHashes {
             // The sum up to a level and the sum beyond it differ by the hash of the level.
             sum ^= self.sums.get(at)? ^ self.sums.get(at + 1)?;
         }
-        Some(shape.fingerprint(sum))
+        Some(shape.fingerprint(self.seed, sum))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::topics::testing::{any_filter, any_topic, naive_matches, seed};
+
+    #[test]
+    fn a_shape_says_what_is_masked() {
+        let shape = |filter| format!("{:?}", Shape::of(filter).unwrap());
+        assert_eq!(shape("a/b/c"), "Shape(exact)");
+        assert_eq!(shape("a/+/c"), "Shape(x/+/x)");
+        assert_eq!(shape("+"), "Shape(+)");
+        assert_eq!(shape("#"), "Shape(#)");
+        assert_eq!(shape("/+/#"), "Shape(x/+/#)");
+        assert_eq!(Shape::of("a/+/c"), Shape::of("b//+").map(|_| Shape::of("x/+/y").unwrap()));
+        assert_ne!(Shape::of("a/+"), Shape::of("a/+/#"));
+    }
+
+    #[test]
+    fn wildcard_filters_beyond_32_levels_have_no_shape() {
+        let levels = |count: usize| vec!["a"; count].join("/");
+        assert_eq!(Shape::of(&levels(1_000)), Some(Shape::EXACT));
+        for (filter, has_shape) in [
+            (format!("{}/#", levels(32)), true),
+            (format!("{}/#", levels(33)), false),
+            (format!("{}/+", levels(31)), true),
+            (format!("{}/+", levels(32)), false),
+            (format!("+/{}", levels(31)), true),
+            (format!("+/{}", levels(32)), false),
+            (format!("{}/+", levels(1_000)), false),
+        ] {
+            assert_eq!(Shape::of(&filter).is_some(), has_shape, "{filter}");
+        }
+        let deepest = FilterKey::of(&seed(), &format!("{}/+", levels(31)));
+        let hashes = |topic: String| {
+            LevelHashes::of(&seed(), &topic, 32).fingerprint(deepest.shape.unwrap())
+        };
+        assert_eq!(hashes(levels(32)), Some(deepest.fingerprint));
+        assert_eq!(hashes(levels(31)), None);
+        assert_eq!(hashes(levels(33)), None);
+    }
+
+    #[test]
+    fn levels_that_change_places_change_the_fingerprint() {
+        let fingerprint = |filter| FilterKey::of(&seed(), filter).fingerprint;
+        assert_ne!(fingerprint("a/b/+"), fingerprint("b/a/+"));
+        assert_ne!(fingerprint("a/a/+"), fingerprint("b/b/+"));
+        assert_ne!(fingerprint("/a/+"), fingerprint("a//+"));
+        assert_ne!(fingerprint("+"), fingerprint("#"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_topic_has_the_fingerprints_of_the_filters_that_match(
+            filter in any_filter(), topic in any_topic(), deeper in 0..3usize,
+        ) {
+            let seed = seed();
+            let key = FilterKey::of(&seed, &filter);
+            let shape = key.shape.unwrap();
+            let found = if shape.is_wildcard() {
+                LevelHashes::of(&seed, &topic, shape.levels() + deeper).fingerprint(shape)
+            } else {
+                Some(seed.hash(&topic))
+            };
+            prop_assert_eq!(found == Some(key.fingerprint), naive_matches(&filter, &topic));
+        }
     }
 }
