@@ -431,3 +431,6 @@ fn member_at(
     }
     last
 }
+
+#[cfg(test)]
+mod tests;

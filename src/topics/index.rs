@@ -350,3 +350,6 @@ fn take(table: &mut HashTable<u32>, entries: &Slab<Entry>, filter: FilterId) -> 
     }
     true
 }
+
+#[cfg(test)]
+mod tests;

@@ -190,3 +190,6 @@ impl Hasher for Fingerprint {
         self.0 = fingerprint;
     }
 }
+
+#[cfg(test)]
+mod tests;

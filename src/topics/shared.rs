@@ -203,3 +203,6 @@ impl Group {
         was_online
     }
 }
+
+#[cfg(test)]
+mod tests;
