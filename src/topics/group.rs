@@ -65,6 +65,7 @@ type Groups = Arc<[Arc<GroupRoute>]>;
 pub struct GroupRoute {
     share: Box<str>,
     filter: Box<str>,
+    shape: Shape,
     /// Members over all shards. A group that has come to 0 stays dead, and is taken out of the
     /// table by whoever took the last member; a new member then makes a new group.
     members: AtomicU32,
@@ -184,19 +185,16 @@ impl GroupTable {
             return;
         }
         let map = self.by_filter.pin();
-        let mut look_up = |fingerprint: u64, wildcard: bool| {
+        let mut look_up = |shape: Shape, fingerprint: u64| {
             for group in map.get(&fingerprint).into_iter().flat_map(|groups| groups.iter()) {
-                let shape = Shape::of(&group.filter);
-                if group.is_live()
-                    && shape.is_some_and(|shape| shape.is_wildcard() == wildcard)
-                    && matches(&group.filter, topic)
-                {
+                // Without the shape, a group could be found under two of them by coincidence.
+                if group.is_live() && group.shape == shape && matches(&group.filter, topic) {
                     found(group);
                 }
             }
         };
-        look_up(self.seed.hash(topic), false);
-        for_each_fingerprint(&self.shapes, &self.seed, topic, |hash| look_up(hash, true));
+        look_up(Shape::EXACT, self.seed.hash(topic));
+        for_each_fingerprint(&self.shapes, &self.seed, topic, look_up);
     }
 
     fn find(&self, share: &str, filter: &str, key: &FilterKey) -> Option<Arc<GroupRoute>> {
@@ -213,6 +211,7 @@ impl GroupTable {
         key: &FilterKey,
         online: bool,
     ) -> Result<(), TopicError> {
+        let shape = key.shape.unwrap_or(Shape::EXACT);
         loop {
             if let Some(group) = self.find(share, filter, key)
                 && group.join_live()
@@ -220,7 +219,7 @@ impl GroupTable {
                 group.change(shard, 1, i32::from(online));
                 return Ok(());
             }
-            let new = Arc::new(GroupRoute::new(share, filter, self.shards, shard, online));
+            let new = Arc::new(GroupRoute::new(share, filter, shape, self.shards, shard, online));
             let map = self.by_filter.pin();
             let outcome = map.compute(key.fingerprint, |entry| {
                 let old = entry.map(|(_, groups)| &**groups).unwrap_or_default();
@@ -265,10 +264,18 @@ impl GroupTable {
 }
 
 impl GroupRoute {
-    fn new(share: &str, filter: &str, shards: usize, first: ShardId, online: bool) -> Self {
+    fn new(
+        share: &str,
+        filter: &str,
+        shape: Shape,
+        shards: usize,
+        first: ShardId,
+        online: bool,
+    ) -> Self {
         let group = Self {
             share: share.into(),
             filter: filter.into(),
+            shape,
             members: AtomicU32::new(1),
             by_shard: (0..shards).map(|_| AtomicU64::new(0)).collect(),
             turns: CachePadded::default(),
@@ -318,43 +325,40 @@ impl GroupRoute {
         topic_hash: u64,
         tried: ShardSet,
     ) -> Option<Pick> {
-        let pick = |weight: fn(Counts) -> u32, online| {
+        [true, false].into_iter().find_map(|online| {
+            let weight = |counts: Counts| if online { counts.online } else { counts.members };
             let weights = || {
                 self.counts()
                     .map(|(shard, counts)| (shard, weight(counts)))
                     .filter(|&(shard, weight)| weight > 0 && !tried.contains(shard))
             };
             let total: u64 = weights().map(|(_, weight)| u64::from(weight)).sum();
-            if total == 0 {
-                return None;
-            }
-            let turn = match strategy {
-                Strategy::RoundRobin => self.turn() % total,
-                Strategy::Random => rng.u64(..total),
-                Strategy::HashClientId => publisher_hash % total,
-                Strategy::HashTopic => topic_hash % total,
-                Strategy::Local => match weights().find(|&(shard, _)| shard == here) {
-                    Some((shard, weight)) => {
-                        let index = (self.turn() % u64::from(weight)) as u32;
+            let local = weights().find(|&(shard, _)| shard == here);
+            let place = match (strategy, local) {
+                _ if total == 0 => return None,
+                (Strategy::Local, Some((shard, weight))) => {
+                    let index = (self.turn() % u64::from(weight)) as u32;
+                    return Some(Pick { shard, index, online });
+                }
+                (Strategy::RoundRobin | Strategy::Local, _) => self.turn() % total,
+                (Strategy::HashClientId, _) => publisher_hash % total,
+                (Strategy::HashTopic, _) => topic_hash % total,
+                (Strategy::Sticky, _) => {
+                    if let Some((shard, index)) = self.stuck()
+                        && weights().any(|(other, _)| other == shard)
+                    {
                         return Some(Pick { shard, index, online });
                     }
-                    None => self.turn() % total,
-                },
-                Strategy::Sticky => match self.stuck() {
-                    Some((shard, index)) if weights().any(|(other, _)| other == shard) => {
-                        return Some(Pick { shard, index, online });
-                    }
-                    _ => rng.u64(..total),
-                },
+                    rng.u64(..total)
+                }
+                (Strategy::Random, _) => rng.u64(..total),
             };
-            let (shard, index) = member_at(weights(), turn)?;
+            let (shard, index) = member_at(weights(), place)?;
             if strategy == Strategy::Sticky {
                 self.stick(shard, index);
             }
             Some(Pick { shard, index, online })
-        };
-        let mut pick = pick;
-        pick(|counts| counts.online, true).or_else(|| pick(|counts| counts.members, false))
+        })
     }
 
     fn is(&self, share: &str, filter: &str) -> bool {

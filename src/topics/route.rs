@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 use papaya::{Compute, HashMap, Operation};
 
-use super::shape::{FilterKey, HashSeed, LevelHashes};
+use super::shape::{FilterKey, HashSeed, LevelHashes, Shape};
 use super::shape_slots::ShapeSlots;
 use super::shard_set::{MAX_SHARDS, ShardId, ShardSet};
 
@@ -98,7 +98,7 @@ impl RouteTable {
         if let Some(exact) = routes.get(&self.seed.hash(topic)) {
             shards = shards.union(*exact);
         }
-        for_each_fingerprint(&self.shapes, &self.seed, topic, |fingerprint| {
+        for_each_fingerprint(&self.shapes, &self.seed, topic, |_, fingerprint| {
             if let Some(found) = routes.get(&fingerprint) {
                 shards = shards.union(*found);
             }
@@ -149,13 +149,14 @@ impl RouteTable {
     }
 }
 
-/// Calls back with the fingerprint that a filter of each wildcard shape in use must have to match.
+/// Calls back with every wildcard shape in use of which a filter can match the topic, and the
+/// fingerprint that it must have.
 #[inline]
 pub(super) fn for_each_fingerprint(
     shapes: &ShapeSlots,
     seed: &HashSeed,
     topic: &str,
-    mut found: impl FnMut(u64),
+    mut found: impl FnMut(Shape, u64),
 ) {
     let shapes = shapes.iter();
     let Some(deepest) = shapes.clone().map(|shape| shape.levels()).max() else { return };
@@ -164,7 +165,7 @@ pub(super) fn for_each_fingerprint(
         if shape.levels() <= deepest
             && let Some(fingerprint) = levels.fingerprint(shape)
         {
-            found(fingerprint);
+            found(shape, fingerprint);
         }
     }
 }

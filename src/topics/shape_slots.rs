@@ -1,6 +1,7 @@
 //! The wildcard shapes in use by any shard, readable without a lock.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crossbeam_utils::CachePadded;
 
@@ -24,6 +25,9 @@ pub(super) struct ShapeSlots {
     slots: Box<[AtomicU64]>,
     /// The slots from here on have never been used. It never shrinks.
     used: CachePadded<AtomicUsize>,
+    /// Held while a shard takes a slot, so that no shape gets two of them: a group that is found
+    /// under both would be given a message twice. Taken at a shard's first filter of a shape.
+    taking: Mutex<()>,
     /// For every shard, its filters by slot.
     filters: Box<[CachePadded<Box<[AtomicU32]>>]>,
 }
@@ -34,6 +38,7 @@ impl ShapeSlots {
         Self {
             slots: (0..max_shapes).map(|_| AtomicU64::new(0)).collect(),
             used: CachePadded::new(AtomicUsize::new(0)),
+            taking: Mutex::new(()),
             filters: (0..MAX_SHARDS).map(|_| counters()).collect(),
         }
     }
@@ -43,7 +48,7 @@ impl ShapeSlots {
     /// Called by the shard itself, as is [`ShapeSlots::release`].
     pub(super) fn acquire(&self, shard: ShardId, shape: Shape) -> bool {
         let Some(filters) = self.filters.get(shard.index()) else { return false };
-        if let Some(count) = self.held(filters, shape) {
+        if let Some((_, count)) = self.held(filters, shape) {
             count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             return true;
         }
@@ -58,10 +63,7 @@ impl ShapeSlots {
     /// Counts one filter less, after an [`ShapeSlots::acquire`] that found a slot.
     pub(super) fn release(&self, shard: ShardId, shape: Shape) {
         let Some(filters) = self.filters.get(shard.index()) else { return };
-        let held = self.slots.iter().zip(filters.iter()).find(|(slot, count)| {
-            count.load(Ordering::Relaxed) > 0 && shape_in(slot.load(Ordering::Relaxed)) == shape
-        });
-        let Some((slot, count)) = held else { return };
+        let Some((slot, count)) = self.held(filters, shape) else { return };
         let left = count.load(Ordering::Relaxed) - 1;
         count.store(left, Ordering::Relaxed);
         if left == 0 {
@@ -72,8 +74,7 @@ impl ShapeSlots {
         }
     }
 
-    /// The shapes in use. One that is taken or freed meanwhile may be among them or not; one that
-    /// is taken by two shards at the same moment may be there twice.
+    /// The shapes in use, each once. One that is taken or freed meanwhile is among them or not.
     #[inline]
     pub(super) fn iter(&self) -> impl Iterator<Item = Shape> + Clone {
         let used = self.used.load(Ordering::Acquire);
@@ -81,18 +82,21 @@ impl ShapeSlots {
         words.filter(|&word| word != 0).map(shape_in)
     }
 
-    fn held<'a>(&self, filters: &'a [AtomicU32], shape: Shape) -> Option<&'a AtomicU32> {
-        let mut slots = self.slots.iter().zip(filters);
-        slots
-            .find(|(slot, count)| {
-                count.load(Ordering::Relaxed) > 0 && shape_in(slot.load(Ordering::Relaxed)) == shape
-            })
-            .map(|(_, count)| count)
+    /// The slot of a shape that the shard with these counters holds, and its counter.
+    fn held<'a>(
+        &'a self,
+        filters: &'a [AtomicU32],
+        shape: Shape,
+    ) -> Option<(&'a AtomicU64, &'a AtomicU32)> {
+        self.slots.iter().zip(filters).find(|(slot, count)| {
+            count.load(Ordering::Relaxed) > 0 && shape_in(slot.load(Ordering::Relaxed)) == shape
+        })
     }
 
     /// Adds a shard to the slot of a shape, or takes a free one; gives its index.
     fn take_slot(&self, shape: Shape) -> Option<usize> {
         let words = || self.slots.iter().map(|slot| slot.load(Ordering::Acquire)).enumerate();
+        let _taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let shared = words().find(|&(_, word)| word != 0 && shape_in(word) == shape);
             let (at, old) = shared.or_else(|| words().find(|&(_, word)| word == 0))?;
