@@ -1,0 +1,1 @@
+//! Proofs of the handshakes, over all interleavings.

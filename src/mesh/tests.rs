@@ -1,0 +1,1 @@
+//! Tests of the mailboxes with real threads and eventfds.
