@@ -177,7 +177,7 @@ impl<K> Level<K> {
     fn next_tick(&self, now: u64) -> Option<u64> {
         // The present slot is empty: its entries have moved down. So the search starts behind it.
         let present = now >> self.shift;
-        let behind = self.occupied.rotate_right((present as u32 + 1) % u64::BITS);
+        let behind = self.occupied.rotate_right(((present + 1) % SLOTS as u64) as u32);
         (behind != 0).then(|| (present + 1 + u64::from(behind.trailing_zeros())) << self.shift)
     }
 
@@ -214,5 +214,176 @@ impl<K> Slot<K> {
 
     fn take(&mut self) -> Vec<Vec<Entry<K>>> {
         std::mem::take(&mut self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::*;
+    use proptest::prelude::*;
+
+    const DAY_MS: u64 = 24 * 3600 * 1000;
+    const YEAR_MS: u64 = 365 * DAY_MS;
+
+    fn advance(wheel: &mut TimerWheel<u32>, now_ms: u64) -> Vec<u32> {
+        let mut fired = Vec::new();
+        wheel.advance(now_ms, |key| fired.push(key));
+        fired
+    }
+
+    #[test]
+    fn fires_at_the_tick_after_the_deadline_and_never_before() {
+        let mut wheel = TimerWheel::new(1000);
+        wheel.insert(2001, 1);
+        let due = 2001_u64.next_multiple_of(TICK_MS);
+        assert_eq!(advance(&mut wheel, 2001), []);
+        assert_eq!(advance(&mut wheel, due - 1), []);
+        assert_eq!(advance(&mut wheel, due), [1]);
+        assert!(wheel.is_empty());
+        assert_eq!(wheel.next_deadline(), None);
+    }
+
+    #[test]
+    fn fires_what_is_past_at_the_next_advance_even_when_time_stands_still() {
+        let mut wheel = TimerWheel::new(10_000);
+        wheel.insert(10, 1);
+        wheel.insert(10_000, 2);
+        assert!(wheel.next_deadline().unwrap() <= 10_000);
+        assert_eq!(wheel.len(), 2);
+        // 10,000 is rounded up to a tick that has not come.
+        assert_eq!(advance(&mut wheel, 10_000), [1]);
+        assert_eq!(advance(&mut wheel, 10_000), []);
+        assert_eq!(advance(&mut wheel, 10_048), [2]);
+        wheel.insert(0, 3);
+        assert_eq!(advance(&mut wheel, 0), [3]);
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_fires_nothing_early() {
+        let mut wheel = TimerWheel::new(DAY_MS);
+        wheel.insert(DAY_MS + 1000, 1);
+        assert_eq!(advance(&mut wheel, 5), []);
+        assert_eq!(advance(&mut wheel, DAY_MS), []);
+        assert_eq!(advance(&mut wheel, DAY_MS + 1024), [1]);
+    }
+
+    #[test]
+    fn fires_the_far_future_after_two_years_for_the_owner_to_insert_again() {
+        let mut wheel = TimerWheel::new(0);
+        wheel.insert(136 * YEAR_MS, 1);
+        wheel.insert(u64::MAX, 2);
+        assert_eq!(advance(&mut wheel, 2 * YEAR_MS), []);
+        let mut fired = advance(&mut wheel, 3 * YEAR_MS);
+        fired.sort_unstable();
+        assert_eq!(fired, [1, 2]);
+    }
+
+    #[test]
+    fn holds_after_more_ticks_than_32_bits_count() {
+        let wrap = (u64::from(u32::MAX) + 1) * TICK_MS;
+        let mut wheel = TimerWheel::new(wrap - 10 * TICK_MS);
+        wheel.insert(wrap - 5 * TICK_MS, 1);
+        wheel.insert(wrap + 5 * TICK_MS, 2);
+        wheel.insert(wrap + YEAR_MS, 3);
+        assert_eq!(advance(&mut wheel, wrap - 1), [1]);
+        assert_eq!(advance(&mut wheel, wrap + 4 * TICK_MS), []);
+        assert_eq!(advance(&mut wheel, wrap + 5 * TICK_MS), [2]);
+        assert_eq!(advance(&mut wheel, wrap + YEAR_MS - TICK_MS), []);
+        assert_eq!(advance(&mut wheel, wrap + YEAR_MS + TICK_MS), [3]);
+    }
+
+    /// Keep-alive: everybody comes back after each firing, for a day.
+    #[test]
+    fn frees_its_blocks_and_keeps_none_half_empty() {
+        assert_eq!(size_of::<Entry<(u32, u32)>>(), 12);
+        assert_eq!(size_of::<Entry<u64>>(), 16);
+        let mut wheel = TimerWheel::new(0);
+        let entries = 100_000;
+        for key in 0..entries {
+            wheel.insert(90_000 + u64::from(key) % 60_000, key);
+        }
+        let capacity = |wheel: &TimerWheel<u32>| -> usize {
+            let slots = wheel.levels.iter().flat_map(|level| &level.slots);
+            slots.flat_map(|slot| &slot.0).map(Vec::capacity).sum()
+        };
+        // No slot wastes more than one block.
+        assert!(capacity(&wheel) <= entries as usize + 2 * SLOTS * BLOCK);
+        for minute in 1..=30_u64 {
+            for key in advance(&mut wheel, minute * 60_000) {
+                wheel.insert(minute * 60_000 + 90_000, key);
+            }
+            assert_eq!(wheel.len(), entries as usize);
+            assert!(capacity(&wheel) <= entries as usize + 2 * SLOTS * BLOCK);
+        }
+        assert_eq!(advance(&mut wheel, DAY_MS).len(), entries as usize);
+        assert_eq!(capacity(&wheel), 0);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(u64),
+        Advance(u64),
+        AdvanceToNext,
+    }
+
+    /// Times of every size, often on the borders of slots and levels.
+    fn duration() -> impl Strategy<Value = u64> {
+        let border = (0..31_u32, 0..3_u64).prop_map(|(bit, off)| (1_u64 << bit) * TICK_MS + off);
+        prop_oneof![0..200_u64, 0..10_000_u64, 0..DAY_MS, 0..3 * YEAR_MS, border]
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => duration().prop_map(Step::Insert),
+            2 => duration().prop_map(Step::Advance),
+            1 => Just(Step::AdvanceToNext),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_sorted_list(
+            start in prop_oneof![Just(0), 0..u64::from(u32::MAX) * 2 * TICK_MS],
+            steps in proptest::collection::vec(step(), 1..80),
+        ) {
+            let horizon_ms = HORIZON * TICK_MS;
+            let mut now = start;
+            let mut wheel = TimerWheel::new(now);
+            let mut model: Vec<(u64, u32)> = Vec::new();
+            for (key, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Insert(ahead) => {
+                        let ahead = ahead.min(horizon_ms - TICK_MS);
+                        // Sometimes in the past.
+                        let deadline = (now + ahead).saturating_sub(100);
+                        wheel.insert(deadline, key as u32);
+                        model.push((deadline.div_ceil(TICK_MS).max(now / TICK_MS), key as u32));
+                        continue;
+                    }
+                    Step::Advance(by) => now += by,
+                    Step::AdvanceToNext => now = wheel.next_deadline().unwrap_or(now).max(now),
+                }
+                let next = wheel.next_deadline();
+                prop_assert_eq!(next.is_none(), model.is_empty());
+                if let (Some(next), Some(&(earliest, _))) = (next, model.iter().min()) {
+                    prop_assert!(next <= earliest * TICK_MS, "{next} {earliest}");
+                }
+                let mut fired = advance(&mut wheel, now);
+                let tick_of = |key: &u32| model.iter().find(|(_, k)| k == key).unwrap().0;
+                let ticks: Vec<u64> = fired.iter().map(tick_of).collect();
+                let late = |tick: &u64| *tick <= now / TICK_MS;
+                prop_assert!(ticks.iter().all(late), "fired early");
+                prop_assert!(ticks.is_sorted(), "fired out of order");
+                let mut expected: Vec<u32> =
+                    model.iter().filter(|(tick, _)| late(tick)).map(|(_, key)| *key).collect();
+                model.retain(|(tick, _)| !late(tick));
+                fired.sort_unstable();
+                expected.sort_unstable();
+                prop_assert_eq!(fired, expected);
+                prop_assert_eq!(wheel.len(), model.len());
+            }
+        }
     }
 }
