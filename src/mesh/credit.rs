@@ -14,6 +14,8 @@ pub(super) struct Return {
     /// Units given back since the start. Written by the receiver only.
     returned: AtomicU64,
     /// The value of `returned` at which the sender wants to be woken.
+    ///
+    /// The sender's writes could be stores, but only of swaps does loom know the one order.
     wake_at: AtomicU64,
 }
 
@@ -73,12 +75,12 @@ impl Allowance {
     pub(super) fn starve(&self, shared: &Return) -> bool {
         // Waking at the first unit would make the two sides take turns for every batch.
         let wake_at = self.sent.get().wrapping_sub(u64::from(self.limit / 2));
-        shared.wake_at.store(wake_at, Ordering::Relaxed);
+        shared.wake_at.swap(wake_at, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         if self.left(shared) == 0 {
             return false;
         }
-        shared.wake_at.store(NOT_STARVED, Ordering::Relaxed);
+        shared.wake_at.swap(NOT_STARVED, Ordering::Relaxed);
         true
     }
 

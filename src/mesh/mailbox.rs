@@ -13,7 +13,9 @@ pub(super) struct Mailbox<B> {
 }
 
 struct Flags {
-    /// The reader waits for the signal, or is about to. Whoever resets it raises the signal.
+    /// The reader waits for the signal, or is about to. Whoever else resets it raises the signal.
+    ///
+    /// The reader's writes could be stores, but only of swaps does loom know the one order.
     sleeping: AtomicBool,
     /// Some receiver gave back credit that the owner of this mailbox was starved of.
     credit: AtomicBool,
@@ -61,7 +63,7 @@ impl<B> Mailbox<B> {
 
     /// The reader: announces sleep; false when there is something to do instead.
     pub(super) fn prepare_sleep(&self) -> bool {
-        self.flags.sleeping.store(true, Ordering::Relaxed);
+        self.flags.sleeping.swap(true, Ordering::Relaxed);
         // Pairs with the fence in `wake`: either this thread sees what was pushed before that
         // fence, or that thread sees `sleeping`.
         fence(Ordering::SeqCst);
@@ -74,7 +76,7 @@ impl<B> Mailbox<B> {
 
     /// The reader: takes the announcement back, so that nobody raises the signal any more.
     pub(super) fn awake(&self) {
-        self.flags.sleeping.store(false, Ordering::Relaxed);
+        self.flags.sleeping.swap(false, Ordering::Relaxed);
     }
 
     pub(super) fn signal(&self) -> &Wake {
