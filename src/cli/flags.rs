@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Command, CommandFactory, Parser, value_parser};
 
 use super::settings::{Driver, LogFormat, LogLevel, QueueOverflow, SharedStrategy};
@@ -41,10 +40,7 @@ pub(super) fn command() -> Command {
         if !is_bool {
             return arg;
         }
-        arg.num_args(0..=1)
-            .default_missing_value("true")
-            .value_parser(BoolishValueParser::new())
-            .hide_possible_values(true)
+        arg.num_args(0..=1).default_missing_value("true").value_parser(value::truth)
     })
 }
 

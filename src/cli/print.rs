@@ -36,16 +36,18 @@ pub(super) fn toml(matches: &ArgMatches, settings: &Settings) -> String {
     text
 }
 
-/// The value of `arg` in TOML, as it was written or as its default is.
+/// The value of `arg` in TOML: a truth value, or as it was written or its default is.
 fn value(arg: &Arg, matches: &ArgMatches) -> Option<String> {
+    if let Ok(Some(truth)) = matches.try_get_one::<bool>(arg.get_id().as_str()) {
+        return Some(truth.to_string());
+    }
     let mut values = matches.get_raw(arg.get_id().as_str())?;
     if matches!(arg.get_action(), clap::ArgAction::Append) {
         let values: Vec<String> = values.map(|value| quoted(&value.to_string_lossy())).collect();
         return Some(format!("[{}]", values.join(", ")));
     }
     let value = values.next_back()?.to_string_lossy();
-    let bare = matches!(value.as_ref(), "true" | "false")
-        || value.parse::<i64>().is_ok_and(|number| number.to_string() == value);
+    let bare = value.parse::<i64>().is_ok_and(|number| number.to_string() == value);
     Some(if bare { value.into_owned() } else { quoted(&value) })
 }
 

@@ -140,6 +140,15 @@ pub(super) fn seconds(max: u32) -> impl Fn(&str) -> Result<Span, String> + Clone
     }
 }
 
+/// A truth value: true, yes, on, 1, or false, no, off, 0.
+pub(super) fn truth(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err("expected true or false".to_owned()),
+    }
+}
+
 /// An address and port to listen on: an IP literal (version 6 in brackets) or `localhost`, which
 /// is 127.0.0.1. Other names are refused, for what a name resolves to can change.
 pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
