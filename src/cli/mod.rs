@@ -7,6 +7,8 @@
 
 mod error;
 mod flags;
+#[cfg(test)]
+mod page;
 mod print;
 mod settings;
 mod sources;

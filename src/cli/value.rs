@@ -158,7 +158,7 @@ pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let expected = "expected ADDR:PORT as `127.0.0.1:1883`, `0.0.0.0:1883`, `[::1]:1883` or \
                     `localhost:1883`";
     let Some((host, port)) = text.rsplit_once(':') else {
-        return Err(match text.parse::<std::net::IpAddr>() {
+        return Err(match text.parse::<Ipv4Addr>() {
             Ok(_) => format!("the port is missing; {expected}"),
             Err(_) => expected.to_owned(),
         });
