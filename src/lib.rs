@@ -5,14 +5,14 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-pub mod auth; // who may connect
-pub mod broker; // one shard's whole state, without any I/O
-pub mod cli; // flags, environment and file to settings
-pub mod codec; // the MQTT 3.1, 3.1.1 and 5.0 wire format
 pub mod limits; // every cap and its default
-pub mod mesh; // mailboxes between shards
-pub mod session; // one client's protocol state
-pub mod shard;
+pub mod codec; // the MQTT 3.1, 3.1.1 and 5.0 wire format
 pub mod stats; // counters, one set per shard
 pub mod topics; // topic names and filters: who wants a message
-pub mod transport; // sockets // the reactor
+pub mod session; // one client's protocol state
+pub mod auth; // who may connect
+pub mod broker; // one shard's whole state, without any I/O
+pub mod mesh; // mailboxes between shards
+pub mod cli; // flags, environment and file to settings
+pub mod transport; // sockets
+pub mod shard; // the reactor

@@ -1,5 +1,6 @@
 //! The `ringmq` broker: parses flags into settings and runs the shards.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use ringmq::cli::{CliError, Invocation, Settings};
@@ -7,7 +8,8 @@ use ringmq::cli::{CliError, Invocation, Settings};
 fn main() -> ExitCode {
     match Settings::load() {
         Ok(Invocation::Print(text)) => {
-            print!("{text}");
+            // A reader that has seen enough (`ringmq --help | head`) is no failure.
+            let _ = std::io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
         Ok(Invocation::Run(_settings)) => ExitCode::SUCCESS,

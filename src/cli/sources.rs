@@ -131,6 +131,7 @@ fn read(
             return Err(CliError::UnknownKey { path: path.to_owned(), key: key.clone(), remedy });
         }
         let values = match value {
+            Value::Array(values) if values.is_empty() => Err("an empty list"),
             Value::Array(values) if is_list(command, key) => values.iter().map(typed).collect(),
             value => typed(value).map(|value| vec![value]),
         };

@@ -401,6 +401,7 @@ fn a_bad_file_is_explained() {
     refused_in_file("max-qos = 1.5", &["max-qos", "a number with a fraction is no value"]);
     refused_in_file("max-qos = [1]", &["max-qos", "a list is no value"]);
     refused_in_file("max-qos = 1979-05-27", &["max-qos", "a date is no value"]);
+    refused_in_file("listen = []", &["listen", "an empty list is no value"]);
     refused_in_file("listen = [['x']]", &["listen", "a list is no value"]);
     refused_in_file("max_qos = 1", &["unknown key `max_qos`", "did you mean `max-qos`?"]);
     refused_in_file("max-qoss = 1", &["unknown key `max-qoss`", "did you mean `max-qos`?"]);
