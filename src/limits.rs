@@ -1,1 +1,210 @@
-//! To be written.
+//! Every cap of the broker and its default, each with its unit and its reason.
+//!
+//! Nothing in the broker grows without bound, and nothing is dropped without being counted: what a
+//! client, a burst or a fault could make grow has its line here. A constant whose text names a flag
+//! is that flag's default (`docs/configuration.md`); the others are fixed. The assertions at the
+//! end keep the defaults consistent with each other, and `cli` checks the same relations between
+//! the values that a user chose.
+
+use std::time::Duration;
+
+/// One kibibyte in bytes.
+const KIB: u64 = 1024;
+/// One mebibyte in bytes.
+const MIB: u64 = 1024 * KIB;
+/// One gibibyte in bytes.
+const GIB: u64 = 1024 * MIB;
+
+// ---- Listeners -------------------------------------------------------------------------------
+
+/// TCP port of plain MQTT, as registered with IANA (`--listen`).
+pub const PORT: u16 = 1883;
+
+/// Connections that the kernel holds until they are accepted (`--backlog`). As many as fit: a SYN
+/// that finds the queue full comes back only after 1, 3 and 7 seconds, so the backlog decides how
+/// fast a fleet returns. The kernel caps it at the sysctl `net.core.somaxconn`.
+pub const BACKLOG: u32 = 65_535;
+
+/// Connections accepted in one turn of a shard, so that a storm of newcomers leaves time for those
+/// that are connected.
+pub const ACCEPTS_PER_TURN: usize = 64;
+
+// ---- Connections -----------------------------------------------------------------------------
+
+/// Connections at a time over all shards (`--max-connections`). 0: as many as the descriptor limit
+/// allows.
+pub const MAX_CONNECTIONS: u32 = 0;
+
+/// Connections at a time from one source address (`--max-connections-per-address`). 0: no limit,
+/// since whole fleets sit behind one carrier-grade NAT.
+pub const MAX_CONNECTIONS_PER_ADDRESS: u32 = 0;
+
+/// New connections per second and shard (`--connect-rate`). 0: no limit, for the cap per turn
+/// already protects the connected clients.
+pub const CONNECT_RATE: u32 = 0;
+
+/// Time from accept to a complete CONNECT packet (`--connect-timeout`). Long enough for a device
+/// on a bad radio link (a few retransmissions), short enough that silent sockets do not pile up.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection may wait to write without any progress before it is closed
+/// (`--send-timeout`). A peer that reads nothing for a minute is gone or stuck.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long the broker reads on, and throws away, after it has sent the last packet and closed its
+/// half (`--linger`). Closing with unread data would make the kernel send a reset, which can
+/// destroy the DISCONNECT on its way.
+pub const LINGER: Duration = Duration::from_secs(2);
+
+/// Bytes waiting to be written to one connection (`--max-outbox-bytes`). Beyond it QoS 0 messages
+/// are dropped, then the client is disconnected (0x97 Quota exceeded). At least one packet of the
+/// largest size has to fit.
+pub const MAX_OUTBOX_BYTES: u64 = MIB;
+
+// ---- Shards ----------------------------------------------------------------------------------
+
+/// Shards (`--shards`). The default is one per available core; more than this cannot be named by
+/// a set of shards, two machine words.
+pub const MAX_SHARDS: usize = 128;
+
+/// Packets handled for one connection before the others have their turn (`--packets-per-turn`).
+/// About 100 µs of work at 5 million packets per second.
+pub const PACKETS_PER_TURN: u32 = 512;
+
+/// Deliveries (message times receiver) that one connection may cause before it yields to the
+/// others. A single message to more receivers than this is still delivered in one go.
+pub const DELIVERIES_PER_TURN: usize = 8_192;
+
+/// Messages taken from a shard's mailbox before its own connections have their turn.
+pub const MAILBOX_DRAIN: usize = 2_048;
+
+/// Messages on their way from one shard to another (`--mesh-credit`, per ordered pair of shards).
+/// When they are used up, QoS 0 is dropped and counted, and publishers of QoS 1 and 2 that feed
+/// the pair are not read from.
+pub const MESH_CREDIT: u32 = 8_192;
+
+/// Wildcard shapes (which levels of a filter are wildcards) that are routed precisely
+/// (`--max-filter-shapes`). Every shape in use costs one hash and one look-up per publish; a shard
+/// with filters beyond the cap gets every message.
+pub const MAX_FILTER_SHAPES: usize = 64;
+
+/// Time to tell the clients and flush after SIGTERM (`--shutdown-timeout`). Service managers kill
+/// after 30 to 90 s, container runtimes after 10.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+// ---- Protocol --------------------------------------------------------------------------------
+
+/// The largest packet of the protocol, in bytes: a fixed header of one byte, a length of four, and
+/// 268,435,455 bytes behind it.
+pub const PACKET_SIZE_CEILING: u32 = 268_435_455 + 5;
+
+/// Size of the largest packet that a client may send, in bytes, all of it counted
+/// (`--max-packet-size`). Announced to MQTT 5 clients.
+pub const MAX_PACKET_SIZE: u32 = MIB as u32;
+
+/// QoS 1 and 2 messages that an MQTT 5 client may have unacknowledged (`--receive-maximum`,
+/// announced as Receive Maximum).
+pub const RECEIVE_MAXIMUM: u16 = 100;
+
+/// QoS 2 messages of a 3.x client that await its PUBREL (`--max-awaiting-rel`); those clients
+/// cannot be told a Receive Maximum.
+pub const MAX_AWAITING_REL: u16 = 100;
+
+/// QoS 1 and 2 messages sent to one client and not acknowledged (`--max-inflight`). An MQTT 5
+/// client's own Receive Maximum may lower it.
+pub const MAX_INFLIGHT: u16 = 32;
+
+/// Topic aliases that an MQTT 5 client may use (`--topic-alias-maximum`). Each holds one topic
+/// name for the time of the connection.
+pub const TOPIC_ALIAS_MAXIMUM: u16 = 32;
+
+/// Topic aliases that the broker uses towards an MQTT 5 client, if that client allows as many
+/// (`--outbound-topic-alias-maximum`).
+pub const OUTBOUND_TOPIC_ALIAS_MAXIMUM: u16 = 32;
+
+/// The highest QoS that clients may publish with (`--max-qos`).
+pub const MAX_QOS: u8 = 2;
+
+/// Levels of a topic name or filter (`--max-topic-levels`). 65,535 bytes could be 65,536 levels,
+/// and the work of matching grows with them.
+pub const MAX_TOPIC_LEVELS: usize = 128;
+
+/// Subscriptions of one session (`--max-subscriptions`). Devices have a handful, back ends some
+/// hundreds; at about 160 bytes each this bounds what one client can take at 1.6 MB and leaves
+/// room for a gateway that subscribes for thousands of devices.
+pub const MAX_SUBSCRIPTIONS: usize = 10_000;
+
+// ---- Sessions and queues ---------------------------------------------------------------------
+
+/// How long a session may outlive its connection (`--max-session-expiry`), in seconds. Lowers what
+/// MQTT 5 clients ask for; 3.x sessions with CleanSession 0 get exactly this.
+pub const MAX_SESSION_EXPIRY: u32 = 2 * 60 * 60;
+
+/// Messages that wait in one session for the client to return or for room in the in-flight window
+/// (`--max-queued-messages`).
+pub const MAX_QUEUED_MESSAGES: usize = 1_000;
+
+/// Bytes (topics, properties and payloads) of the messages waiting in one session
+/// (`--max-queued-bytes`). At least one packet of the largest size has to fit.
+pub const MAX_QUEUED_BYTES: u64 = 16 * MIB;
+
+// ---- Retained messages -----------------------------------------------------------------------
+
+/// Retained messages in the whole broker (`--max-retained-messages`).
+pub const MAX_RETAINED_MESSAGES: u64 = 1_000_000;
+
+/// Bytes (topics, properties and payloads) of the retained messages in the whole broker
+/// (`--max-retained-bytes`).
+pub const MAX_RETAINED_BYTES: u64 = GIB;
+
+/// Retained messages in one answer to a SUBSCRIBE; the next batch follows when the subscriber's
+/// outbox has drained.
+pub const RETAINED_BATCH: usize = 128;
+
+/// Retained topics looked at for one batch before the shard does something else; a filter such as
+/// `+/+/x` can pass over many topics without a match.
+pub const RETAINED_VISITS: usize = 4_096;
+
+// ---- Monitoring and log ----------------------------------------------------------------------
+
+/// Time between two rounds of `$SYS` messages (`--sys-interval`). 0 is off.
+pub const SYS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Warnings of one kind that a shard logs per second; the others are counted, and the count is
+/// logged with the next one. A million clients that fail in the same way must not fill the disk.
+pub const WARNINGS_PER_SECOND: u32 = 5;
+
+/// Bytes of a node name (`--node-name`), which is one level of the presence topics.
+pub const MAX_NODE_NAME_BYTES: usize = 128;
+
+// ---- Sizing ----------------------------------------------------------------------------------
+
+/// User memory of an idle connection with one subscription of its own, in bytes: task, op slot and
+/// descriptor 450, connection and session 200, timer 16, subscription and route 160 (with 6 to
+/// spare). The budget that the broker is held to.
+pub const USER_BYTES_PER_CONNECTION: u64 = 832;
+
+/// Kernel memory of an established idle connection, in bytes, measured on Linux 6.18: tcp_sock
+/// 2,368, inode 832, file 192, dentry 192, security 56.
+pub const KERNEL_BYTES_PER_SOCKET: u64 = 3_640;
+
+/// Kernel memory of the armed poll that waits for a connection's data, in bytes, measured on
+/// Linux 6.18.
+pub const KERNEL_BYTES_PER_POLL: u64 = 256;
+
+const _: () = {
+    let largest_packet = MAX_PACKET_SIZE as u64;
+    assert!(MAX_PACKET_SIZE <= PACKET_SIZE_CEILING);
+    assert!(MAX_OUTBOX_BYTES >= largest_packet, "a packet that fits no outbox cannot be delivered");
+    assert!(MAX_QUEUED_BYTES >= largest_packet, "a packet that fits no queue cannot be kept");
+    assert!(MAX_RETAINED_BYTES >= largest_packet, "a packet that fits no store cannot be retained");
+    assert!(RECEIVE_MAXIMUM > 0 && MAX_AWAITING_REL > 0 && MAX_INFLIGHT > 0);
+    assert!(RECEIVE_MAXIMUM == MAX_AWAITING_REL, "both bound the same table");
+    assert!(MAX_QUEUED_MESSAGES >= MAX_INFLIGHT as usize, "the queue refills the window");
+    assert!(MAX_QOS <= 2);
+    assert!(MESH_CREDIT as usize >= 2 * MAILBOX_DRAIN, "senders go on while a receiver drains");
+    assert!(DELIVERIES_PER_TURN >= PACKETS_PER_TURN as usize, "one receiver each is within budget");
+    assert!(RETAINED_VISITS >= RETAINED_BATCH);
+    assert!(RETAINED_BATCH < MESH_CREDIT as usize, "one answer must not use up a pair's credit");
+    assert!(CONNECT_TIMEOUT.as_secs() > LINGER.as_secs());
+};

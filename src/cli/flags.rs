@@ -1,0 +1,360 @@
+//! The flags as they are typed. Their texts are what `--help` and `docs/configuration.md` say;
+//! their long names are also the keys of the file and, with `RINGMQ_`, the environment variables.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Command, CommandFactory, Parser, value_parser};
+
+use super::settings::{Driver, LogFormat, LogLevel, QueueOverflow, SharedStrategy};
+use super::value::{self, Size, Span};
+use crate::limits;
+
+/// Marks the flags that [`command`] lets stand alone for "true".
+const BOOL: &str = "true|false";
+
+const LISTENERS: &str = "Listeners and access";
+const TCP: &str = "TCP";
+const CONNECTIONS: &str = "Connections";
+const PROTOCOL: &str = "Protocol";
+const SESSIONS: &str = "Sessions and queues";
+const RETAINED: &str = "Retained messages";
+const SHARDS: &str = "Shards";
+const MONITORING: &str = "Monitoring and log";
+const CONFIGURATION: &str = "Configuration";
+
+/// An hour, the longest time that makes sense for a connection's timeouts.
+const HOUR: Duration = Duration::from_secs(3_600);
+const MS: Duration = Duration::from_millis(1);
+/// The largest buffer or queue that may be asked for, in bytes; the point is only to catch slips.
+const TIB: u64 = 1 << 40;
+/// The largest socket buffer, in bytes: half of what the kernel's `int` can hold, for it doubles
+/// the value.
+const SOCKET_BUFFER: u64 = 1 << 30;
+
+/// The command line: all of [`Flags`], with a true one also written without its value.
+pub(super) fn command() -> Command {
+    Flags::command().mut_args(|arg| {
+        let is_bool = arg.get_value_names().is_some_and(|names| names.iter().eq([BOOL]));
+        if !is_bool {
+            return arg;
+        }
+        arg.num_args(0..=1).default_missing_value("true").value_parser(value::truth)
+    })
+}
+
+/// An MQTT broker for huge device fleets: MQTT 3.1, 3.1.1 and 5.0 on one io_uring event loop per
+/// core.
+///
+/// Without any flag it listens on 127.0.0.1:1883 and lets anyone on this machine connect.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "ringmq",
+    version,
+    max_term_width = 100,
+    after_help = "Sizes are bytes, or have a unit: 64KiB, 1MiB, 2GiB. Times are seconds, or have a \
+                  unit: 500ms, 10s, 5min, 2h, 7d.\n\nEvery flag is also an environment variable \
+                  (--max-inflight: RINGMQ_MAX_INFLIGHT, several values separated by commas) and a \
+                  key of the TOML file given with --config (max-inflight = 32). A flag goes before \
+                  the environment, the environment before the file, the file before the default."
+)]
+pub(super) struct Flags {
+    /// Address and port to listen on: an IP address (version 6 in brackets) or `localhost`. Port 0
+    /// takes a free one. May be given several times
+    #[arg(long, value_name = "ADDR:PORT", help_heading = LISTENERS, value_delimiter = ',',
+        default_value = "127.0.0.1:1883", value_parser = value::listen_address)]
+    pub listen: Vec<SocketAddr>,
+
+    /// Let clients connect without user name and password. A listener that other machines can
+    /// reach needs this set to true; with loopback listeners only, true is the default
+    #[arg(long, value_name = BOOL, help_heading = LISTENERS, action = ArgAction::Set)]
+    pub allow_anonymous: Option<bool>,
+
+    /// Send packets at once instead of waiting to fill a segment (TCP_NODELAY)
+    #[arg(long, value_name = BOOL, help_heading = TCP, action = ArgAction::Set, default_value = "true")]
+    pub tcp_nodelay: bool,
+
+    /// Connections that wait in the kernel to be accepted; the sysctl net.core.somaxconn caps it
+    #[arg(long, value_name = "CONNECTIONS", help_heading = TCP,
+        default_value_t = limits::BACKLOG, value_parser = value_parser!(u32).range(1..=65_535))]
+    pub backlog: u32,
+
+    /// Receive buffer of each socket (SO_RCVBUF); 0 lets the kernel tune it
+    #[arg(long, value_name = "SIZE", help_heading = TCP,
+        default_value = "0", value_parser = value::size_or_off(2_304, SOCKET_BUFFER))]
+    pub recv_buffer: Size,
+
+    /// Send buffer of each socket (SO_SNDBUF); 0 lets the kernel tune it
+    #[arg(long, value_name = "SIZE", help_heading = TCP,
+        default_value = "0", value_parser = value::size_or_off(4_608, SOCKET_BUFFER))]
+    pub send_buffer: Size,
+
+    /// TCP keep-alive: silence before the first probe; 0 is off. MQTT's keep-alive serves better:
+    /// it also notices a client that hangs, and it is the client that chooses the interval its
+    /// battery and its network can bear
+    #[arg(long, value_name = "TIME", help_heading = TCP,
+        default_value = "0", value_parser = value::seconds(32_767))]
+    pub tcp_keepalive_idle: Span,
+
+    /// TCP keep-alive: time between probes; 0 takes the kernel's (net.ipv4.tcp_keepalive_intvl)
+    #[arg(long, value_name = "TIME", help_heading = TCP,
+        default_value = "0", value_parser = value::seconds(32_767))]
+    pub tcp_keepalive_interval: Span,
+
+    /// TCP keep-alive: unanswered probes after which the connection is closed; 0 takes the
+    /// kernel's (net.ipv4.tcp_keepalive_probes)
+    #[arg(long, value_name = "PROBES", help_heading = TCP,
+        default_value_t = 0, value_parser = value_parser!(u8).range(0..=127))]
+    pub tcp_keepalive_probes: u8,
+
+    /// Close a connection whose sent data stays unacknowledged for this long (TCP_USER_TIMEOUT); 0
+    /// leaves it to the kernel (about 15 minutes). MQTT's keep-alive and --send-timeout serve
+    /// better
+    #[arg(long, value_name = "TIME", help_heading = TCP,
+        default_value = "0", value_parser = value::span_or_off(MS, 24 * HOUR))]
+    pub tcp_user_timeout: Span,
+
+    /// Connections at a time; 0 is as many as the descriptor limit (ulimit -n) allows. At the
+    /// limit the broker pauses accepting
+    #[arg(long, value_name = "CONNECTIONS", help_heading = CONNECTIONS,
+        default_value_t = limits::MAX_CONNECTIONS)]
+    pub max_connections: u32,
+
+    /// Connections at a time from one source address; 0 is no limit
+    #[arg(long, value_name = "CONNECTIONS", help_heading = CONNECTIONS,
+        default_value_t = limits::MAX_CONNECTIONS_PER_ADDRESS)]
+    pub max_connections_per_address: u32,
+
+    /// New connections per second and shard; 0 is no limit
+    #[arg(long, value_name = "PER SECOND", help_heading = CONNECTIONS,
+        default_value_t = limits::CONNECT_RATE)]
+    pub connect_rate: u32,
+
+    /// Time from the connection to a complete CONNECT packet
+    #[arg(long, value_name = "TIME", help_heading = CONNECTIONS,
+        default_value_t = Span(limits::CONNECT_TIMEOUT),
+        value_parser = value::span(100 * MS, HOUR))]
+    pub connect_timeout: Span,
+
+    /// Close a connection that has data waiting and takes none of it for this long
+    #[arg(long, value_name = "TIME", help_heading = CONNECTIONS,
+        default_value_t = Span(limits::SEND_TIMEOUT), value_parser = value::span(100 * MS, HOUR))]
+    pub send_timeout: Span,
+
+    /// Read on for this long after the last packet to a client, so that a TCP reset does not
+    /// destroy it on its way; 0 closes at once
+    #[arg(long, value_name = "TIME", help_heading = CONNECTIONS,
+        default_value_t = Span(limits::LINGER), value_parser = value::span_or_off(MS, HOUR))]
+    pub linger: Span,
+
+    /// Bytes waiting to be sent to one client. Beyond it QoS 0 messages are dropped, then the
+    /// client is disconnected (MQTT 5: 0x97 Quota exceeded)
+    #[arg(long, value_name = "SIZE", help_heading = CONNECTIONS,
+        default_value_t = Size(limits::MAX_OUTBOX_BYTES), value_parser = value::size(1024, TIB))]
+    pub max_outbox_bytes: Size,
+
+    /// Largest packet that a client may send, all of its bytes counted; announced to MQTT 5
+    /// clients. The protocol's own limit is 268435460
+    #[arg(long, value_name = "SIZE", help_heading = PROTOCOL,
+        default_value_t = Size(u64::from(limits::MAX_PACKET_SIZE)),
+        value_parser = value::size(64, u64::from(limits::PACKET_SIZE_CEILING)))]
+    pub max_packet_size: Size,
+
+    /// QoS 1 and 2 messages that an MQTT 5 client may have unacknowledged; announced as Receive
+    /// Maximum
+    #[arg(long, value_name = "MESSAGES", help_heading = PROTOCOL,
+        default_value_t = limits::RECEIVE_MAXIMUM, value_parser = value_parser!(u16).range(1..))]
+    pub receive_maximum: u16,
+
+    /// QoS 2 messages of a client before MQTT 5 that may await its PUBREL
+    #[arg(long, value_name = "MESSAGES", help_heading = PROTOCOL,
+        default_value_t = limits::MAX_AWAITING_REL, value_parser = value_parser!(u16).range(1..))]
+    pub max_awaiting_rel: u16,
+
+    /// QoS 1 and 2 messages sent to one client and not yet acknowledged; an MQTT 5 client's
+    /// Receive Maximum may lower it
+    #[arg(long, value_name = "MESSAGES", help_heading = PROTOCOL,
+        default_value_t = limits::MAX_INFLIGHT, value_parser = value_parser!(u16).range(1..))]
+    pub max_inflight: u16,
+
+    /// Topic aliases that an MQTT 5 client may use; announced. 0 is none
+    #[arg(long, value_name = "ALIASES", help_heading = PROTOCOL,
+        default_value_t = limits::TOPIC_ALIAS_MAXIMUM)]
+    pub topic_alias_maximum: u16,
+
+    /// Topic aliases that the broker uses towards an MQTT 5 client that allows them. 0 is none
+    #[arg(long, value_name = "ALIASES", help_heading = PROTOCOL,
+        default_value_t = limits::OUTBOUND_TOPIC_ALIAS_MAXIMUM)]
+    pub outbound_topic_alias_maximum: u16,
+
+    /// Highest QoS that clients may publish with: 0, 1 or 2; announced to MQTT 5 clients
+    #[arg(long, value_name = "QOS", help_heading = PROTOCOL,
+        default_value_t = limits::MAX_QOS, value_parser = value_parser!(u8).range(0..=2))]
+    pub max_qos: u8,
+
+    /// Subscriptions of one session
+    #[arg(long, value_name = "SUBSCRIPTIONS", help_heading = PROTOCOL,
+        default_value_t = limits::MAX_SUBSCRIPTIONS as u32,
+        value_parser = value_parser!(u32).range(1..))]
+    pub max_subscriptions: u32,
+
+    /// Levels of a topic name or topic filter
+    #[arg(long, value_name = "LEVELS", help_heading = PROTOCOL,
+        default_value_t = limits::MAX_TOPIC_LEVELS as u32,
+        value_parser = value_parser!(u32).range(1..=65_536))]
+    pub max_topic_levels: u32,
+
+    /// Keep-alive that MQTT 5 clients are told to use instead of their own, at most 65535 seconds;
+    /// 0 leaves them theirs
+    #[arg(long, value_name = "TIME", help_heading = PROTOCOL,
+        default_value = "0", value_parser = value::seconds(65_535))]
+    pub server_keep_alive: Span,
+
+    /// Give a client that sends no client id one of the broker's making. False refuses it
+    #[arg(long, value_name = BOOL, help_heading = PROTOCOL, action = ArgAction::Set, default_value = "true")]
+    pub allow_empty_client_id: bool,
+
+    /// Which member of a shared subscription ($share/GROUP/FILTER) gets a message
+    #[arg(long, value_name = "STRATEGY", help_heading = PROTOCOL,
+        default_value = "round_robin", value_enum)]
+    pub shared_subscription_strategy: SharedStrategy,
+
+    /// Start of the response topics given to MQTT 5 clients that ask for Response Information:
+    /// they are told PREFIX/CLIENT-ID. Empty gives none
+    #[arg(long, value_name = "PREFIX", help_heading = PROTOCOL, default_value = "")]
+    pub response_information: String,
+
+    /// Refuse MQTT 5 messages whose payload is said to be UTF-8 and is not (0x99)
+    #[arg(long, value_name = BOOL, help_heading = PROTOCOL, action = ArgAction::Set, default_value = "false")]
+    pub validate_payload_format: bool,
+
+    /// Keep sessions and retained messages in memory only: they end with the process. This version
+    /// knows nothing else, so the flag only says it aloud
+    #[arg(long, value_name = BOOL, help_heading = SESSIONS, action = ArgAction::Set, default_value = "true")]
+    pub in_memory: bool,
+
+    /// Folder for durable sessions and retained messages. Not in this version: it is refused
+    #[arg(long, value_name = "FOLDER", help_heading = SESSIONS)]
+    pub data_dir: Option<PathBuf>,
+
+    /// How long a session may outlive its connection. Lowers what MQTT 5 clients ask for; clients
+    /// before MQTT 5 that connect with CleanSession 0 get this
+    #[arg(long, value_name = "TIME", help_heading = SESSIONS,
+        default_value_t = Span(Duration::from_secs(limits::MAX_SESSION_EXPIRY as u64)),
+        value_parser = value::seconds(u32::MAX - 1))]
+    pub max_session_expiry: Span,
+
+    /// Messages waiting in one session, for its client to return or to acknowledge others
+    #[arg(long, value_name = "MESSAGES", help_heading = SESSIONS,
+        default_value_t = limits::MAX_QUEUED_MESSAGES as u32,
+        value_parser = value_parser!(u32).range(1..))]
+    pub max_queued_messages: u32,
+
+    /// Bytes (topics, properties, payloads) of the messages waiting in one session
+    #[arg(long, value_name = "SIZE", help_heading = SESSIONS,
+        default_value_t = Size(limits::MAX_QUEUED_BYTES), value_parser = value::size(1024, TIB))]
+    pub max_queued_bytes: Size,
+
+    /// Which message goes when a session's queue is full
+    #[arg(long, value_name = "WHICH", help_heading = SESSIONS,
+        default_value = "drop-oldest", value_enum)]
+    pub queue_overflow: QueueOverflow,
+
+    /// Also queue QoS 0 messages while the client of a session is away
+    #[arg(long, value_name = BOOL, help_heading = SESSIONS, action = ArgAction::Set, default_value = "false")]
+    pub queue_qos0: bool,
+
+    /// Accept retained messages; announced to MQTT 5 clients
+    #[arg(long, value_name = BOOL, help_heading = RETAINED, action = ArgAction::Set, default_value = "true")]
+    pub retain_available: bool,
+
+    /// Retained messages in the whole broker
+    #[arg(long, value_name = "MESSAGES", help_heading = RETAINED,
+        default_value_t = limits::MAX_RETAINED_MESSAGES,
+        value_parser = value_parser!(u64).range(1..))]
+    pub max_retained_messages: u64,
+
+    /// Bytes (topics, properties, payloads) of the retained messages in the whole broker
+    #[arg(long, value_name = "SIZE", help_heading = RETAINED,
+        default_value_t = Size(limits::MAX_RETAINED_BYTES), value_parser = value::size(1024, TIB))]
+    pub max_retained_bytes: Size,
+
+    /// Event loops, each a thread with sessions of its own; 0 is one per available core
+    #[arg(long, value_name = "SHARDS", help_heading = SHARDS,
+        default_value_t = 0, value_parser = value_parser!(u16).range(0..=limits::MAX_SHARDS as i64))]
+    pub shards: u16,
+
+    /// Bind each shard to a core of its own
+    #[arg(long, value_name = BOOL, help_heading = SHARDS, action = ArgAction::Set, default_value = "true")]
+    pub pin: bool,
+
+    /// How shards talk to the kernel. auto is io_uring, or epoll where io_uring is blocked (some
+    /// containers) or missing
+    #[arg(long, value_name = "DRIVER", help_heading = SHARDS, default_value = "auto", value_enum)]
+    pub driver: Driver,
+
+    /// Give each shard a descriptor table of its own: accepting scales with the cores, and the
+    /// descriptor limit counts per shard
+    #[arg(long, value_name = BOOL, help_heading = SHARDS, action = ArgAction::Set, default_value = "true")]
+    pub separate_descriptor_tables: bool,
+
+    /// Packets handled for one connection before the others have their turn
+    #[arg(long, value_name = "PACKETS", help_heading = SHARDS,
+        default_value_t = limits::PACKETS_PER_TURN,
+        value_parser = value_parser!(u32).range(1..=65_536))]
+    pub packets_per_turn: u32,
+
+    /// Messages on their way from one shard to another. Beyond it QoS 0 is dropped and publishers
+    /// of QoS 1 and 2 wait
+    #[arg(long, value_name = "MESSAGES", help_heading = SHARDS,
+        default_value_t = limits::MESH_CREDIT,
+        value_parser = value_parser!(u32).range(64..=1_048_576))]
+    pub mesh_credit: u32,
+
+    /// Wildcard shapes (which levels of a filter are wildcards) routed precisely; a shard with
+    /// filters of more shapes gets every message
+    #[arg(long, value_name = "SHAPES", help_heading = SHARDS,
+        default_value_t = limits::MAX_FILTER_SHAPES as u32,
+        value_parser = value_parser!(u32).range(1..=1_024))]
+    pub max_filter_shapes: u32,
+
+    /// Time after SIGTERM to tell the clients, flush and exit
+    #[arg(long, value_name = "TIME", help_heading = SHARDS,
+        default_value_t = Span(limits::SHUTDOWN_TIMEOUT),
+        value_parser = value::span_or_off(MS, HOUR))]
+    pub shutdown_timeout: Span,
+
+    /// Name of this broker in the presence topics $SYS/brokers/NAME/...; by default
+    /// ringmq@HOSTNAME
+    #[arg(long, value_name = "NAME", help_heading = MONITORING)]
+    pub node_name: Option<String>,
+
+    /// Time between two rounds of $SYS/broker messages; 0 is none
+    #[arg(long, value_name = "TIME", help_heading = MONITORING,
+        default_value_t = Span(limits::SYS_INTERVAL),
+        value_parser = value::span_or_off(100 * MS, 24 * HOUR))]
+    pub sys_interval: Span,
+
+    /// Publish $SYS/brokers/NAME/clients/CLIENT-ID/connected and /disconnected
+    #[arg(long, value_name = BOOL, help_heading = MONITORING, action = ArgAction::Set, default_value = "true")]
+    pub presence_events: bool,
+
+    /// What is logged: this level and those above it
+    #[arg(long, value_name = "LEVEL", help_heading = MONITORING,
+        default_value = "info", value_enum)]
+    pub log_level: LogLevel,
+
+    /// Form of the log lines, which go to standard error
+    #[arg(long, value_name = "FORMAT", help_heading = MONITORING,
+        default_value = "text", value_enum)]
+    pub log_format: LogFormat,
+
+    /// TOML file with settings; its keys are the names of these flags without the dashes in front
+    #[arg(long, value_name = "FILE", help_heading = CONFIGURATION)]
+    pub config: Option<PathBuf>,
+
+    /// Print the settings in effect as TOML and exit: 0 when they are valid, 2 when not
+    #[arg(long, value_name = BOOL, help_heading = CONFIGURATION, action = ArgAction::Set, default_value = "false")]
+    pub check_config: bool,
+}
