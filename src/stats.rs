@@ -213,12 +213,12 @@ reasons! {
         RetainedFull = "retained_full",
         /// The publisher was not authorised for the topic.
         NotAuthorized = "not_authorized",
+        /// A QoS 0 message for a session whose client is away.
+        Offline = "offline",
+        /// The payload was not the UTF-8 that it was said to be.
+        PayloadFormat = "payload_format",
         /// No member of the shared subscription could take it.
         NoMember = "no_member",
-        /// The publisher had too many QoS 2 messages waiting for PUBREL.
-        AwaitingRelFull = "awaiting_rel_full",
-        /// The message could not be encoded for the client.
-        NotEncodable = "not_encodable",
     }
 }
 

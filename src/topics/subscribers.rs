@@ -8,6 +8,17 @@ use hashbrown::HashTable;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionKey(pub u32);
 
+impl SessionKey {
+    /// No session.
+    pub const NONE: Self = Self(u32::MAX);
+
+    /// The place in the shard's table of sessions.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// One session's subscription to one filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subscriber {
