@@ -1,0 +1,116 @@
+//! The acknowledgements of QoS 1 and 2 from a client. MQTT 5.0 sections 4.3 and 4.9.
+
+use super::{Broker, ConnectionKey};
+use crate::{
+    codec::{Ack, AckKind, PacketId, ReasonCode, encode_ack},
+    session::{Acknowledged, Outgoing},
+};
+
+impl Broker {
+    /// A QoS 1 message has arrived. `[MQTT-4.3.2-3]`
+    pub(super) fn on_puback(
+        &mut self,
+        key: ConnectionKey,
+        ack: &Ack<'_>,
+    ) -> Result<(), ReasonCode> {
+        let acknowledged = self.outgoing(key, |outgoing| outgoing.puback(ack.packet_id));
+        self.on_acknowledged(key, ack.packet_id, acknowledged)
+    }
+
+    /// A QoS 2 message has arrived, or the client does not want it. `[MQTT-4.3.3-4]`
+    pub(super) fn on_pubrec(
+        &mut self,
+        key: ConnectionKey,
+        ack: &Ack<'_>,
+    ) -> Result<(), ReasonCode> {
+        let refused = ack.reason.is_error();
+        let acknowledged = self.outgoing(key, |outgoing| outgoing.pubrec(ack.packet_id, refused));
+        if acknowledged == Acknowledged::UnknownPacketId && !refused {
+            // MQTT 5.0 section 3.6.2.1: the client is to forget the packet id as well.
+            self.acknowledge(
+                key,
+                AckKind::Pubrel,
+                ack.packet_id,
+                ReasonCode::PacketIdentifierNotFound,
+            );
+            return Ok(());
+        }
+        self.on_acknowledged(key, ack.packet_id, acknowledged)
+    }
+
+    /// A QoS 2 message is complete. `[MQTT-4.3.3-5]`
+    pub(super) fn on_pubcomp(
+        &mut self,
+        key: ConnectionKey,
+        ack: &Ack<'_>,
+    ) -> Result<(), ReasonCode> {
+        let acknowledged = self.outgoing(key, |outgoing| outgoing.pubcomp(ack.packet_id));
+        self.on_acknowledged(key, ack.packet_id, acknowledged)
+    }
+
+    /// The client releases the packet id of a QoS 2 message of its own. `[MQTT-4.3.3-11]`
+    pub(super) fn on_pubrel(
+        &mut self,
+        key: ConnectionKey,
+        ack: &Ack<'_>,
+    ) -> Result<(), ReasonCode> {
+        let Some(connection) = self.clients.connections.get(key.index()) else { return Ok(()) };
+        let Some(client) = self.clients.sessions.get_mut(connection.session.index()) else {
+            return Ok(());
+        };
+        let known = client.incoming.as_mut().is_some_and(|i| i.release(ack.packet_id));
+        if client.incoming.as_ref().is_some_and(|i| i.is_empty()) {
+            client.incoming = None;
+        }
+        let reason =
+            if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+        self.acknowledge(key, AckKind::Pubcomp, ack.packet_id, reason);
+        Ok(())
+    }
+
+    /// Sends an acknowledgement.
+    pub(super) fn acknowledge(
+        &mut self,
+        key: ConnectionKey,
+        kind: AckKind,
+        packet_id: PacketId,
+        reason: ReasonCode,
+    ) {
+        self.clients.control(key, |version, out| encode_ack(kind, packet_id, reason, version, out));
+    }
+
+    fn outgoing(
+        &mut self,
+        key: ConnectionKey,
+        f: impl FnOnce(&mut Outgoing) -> Acknowledged,
+    ) -> Acknowledged {
+        let connection = self.clients.connections.get(key.index());
+        connection
+            .and_then(|connection| self.clients.sessions.get_mut(connection.session.index()))
+            .and_then(|client| client.outgoing.as_mut())
+            .map_or(Acknowledged::UnknownPacketId, |outgoing| f(outgoing))
+    }
+
+    fn on_acknowledged(
+        &mut self,
+        key: ConnectionKey,
+        packet_id: PacketId,
+        acknowledged: Acknowledged,
+    ) -> Result<(), ReasonCode> {
+        match acknowledged {
+            Acknowledged::Done => {}
+            Acknowledged::Release => {
+                self.acknowledge(key, AckKind::Pubrel, packet_id, ReasonCode::Success);
+                return Ok(());
+            }
+            // It answers what an earlier connection sent, or what it answered before: harmless.
+            Acknowledged::UnknownPacketId => return Ok(()),
+            Acknowledged::WrongState => return Err(ReasonCode::ProtocolError),
+        }
+        let Some(connection) = self.clients.connections.get(key.index()) else { return Ok(()) };
+        let session = connection.session;
+        self.clients.pump(session);
+        self.fetch_retained(session);
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! One client's session as the shard keeps it: protocol state, subscriptions, will and expiry.
+
+use std::sync::Arc;
+
+use thin_vec::ThinVec;
+
+use super::{ConnectionKey, retained::RetainedRequests};
+use crate::{
+    session::{Incoming, Message, Outgoing},
+    topics::FilterId,
+};
+
+/// A session, connected or not. There are millions of these: what few of them need is boxed.
+#[derive(Debug)]
+pub struct Client {
+    /// The client identifier.
+    pub id: Box<str>,
+    /// Messages that are owed to the client; `None` when there are none.
+    pub outgoing: Option<Box<Outgoing>>,
+    /// QoS 2 messages of the client's that are not released; `None` when there are none.
+    pub incoming: Option<Box<Incoming>>,
+    /// The will of the present connection, or a delayed one of the last.
+    pub will: Option<Box<Will>>,
+    /// The filters that it subscribes to, shared subscriptions not included.
+    pub subscriptions: ThinVec<FilterId>,
+    /// What most sessions do not have.
+    pub rare: Option<Box<Rare>>,
+    /// The connection; [`ConnectionKey::NONE`] while offline.
+    pub connection: ConnectionKey,
+    /// Tells this session from others that use the same slot, before and after.
+    pub serial: u32,
+    /// How long the session outlives its connection, in seconds: 0 for not at all, `u32::MAX` for
+    /// ever. MQTT 5.0 section 3.1.2.11.2.
+    pub expiry_interval: u32,
+    /// When the session expires, in tenths of a second of the broker's clock; 0 while connected.
+    pub expires_at: u32,
+    /// The timer that counts, as in [`Connection::timer_at`](super::connection::Connection).
+    pub timer_at: u32,
+    /// The packet id that was given out last; they count up in each session.
+    pub last_packet_id: u16,
+}
+
+/// A Will Message. MQTT 5.0 section 3.1.2.5.
+#[derive(Debug)]
+pub struct Will {
+    /// What to publish.
+    pub message: Arc<Message>,
+    /// How long to wait with it after the connection is lost, in seconds.
+    pub delay_interval: u32,
+    /// The Message Expiry Interval, which starts when the will is published. `[MQTT-3.1.3.2]`
+    pub expiry_interval: Option<u32>,
+    /// When it is due, in tenths of a second; 0 while connected.
+    pub due_at: u32,
+}
+
+/// The parts of a session that most do not need.
+#[derive(Debug, Default)]
+pub struct Rare {
+    /// The user name, kept for presence events.
+    pub user_name: Option<Box<str>>,
+    /// The shared subscriptions.
+    pub groups: Vec<Membership>,
+    /// Retained messages that are still to be fetched for new subscriptions.
+    pub retained: RetainedRequests,
+}
+
+/// A shared subscription of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    /// The ShareName.
+    pub share: Box<str>,
+    /// The topic filter behind it.
+    pub filter: Box<str>,
+}
+
+impl Client {
+    /// A new, offline session.
+    pub fn new(id: &str, serial: u32) -> Self {
+        Self {
+            id: id.into(),
+            outgoing: None,
+            incoming: None,
+            will: None,
+            subscriptions: ThinVec::new(),
+            rare: None,
+            connection: ConnectionKey::NONE,
+            serial,
+            expiry_interval: 0,
+            expires_at: 0,
+            timer_at: 0,
+            last_packet_id: 0,
+        }
+    }
+
+    /// Whether the session outlives its connection.
+    pub fn is_persistent(&self) -> bool {
+        self.expiry_interval > 0
+    }
+
+    /// Whether a connection is attached.
+    pub fn is_online(&self) -> bool {
+        self.connection != ConnectionKey::NONE
+    }
+
+    /// The rare parts, made if they do not exist.
+    pub fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// The user name, if the client gave one.
+    pub fn user_name(&self) -> Option<&str> {
+        self.rare.as_ref().and_then(|rare| rare.user_name.as_deref())
+    }
+
+    /// The shared subscriptions.
+    pub fn groups(&self) -> &[Membership] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.groups)
+    }
+
+    /// The number of subscriptions, shared ones included.
+    pub fn subscription_count(&self) -> usize {
+        self.subscriptions.len() + self.groups().len()
+    }
+
+    /// When something is next due while the session is offline, in tenths of a second.
+    pub fn next_deadline(&self) -> Option<u32> {
+        let will = self.will.as_ref().map(|will| will.due_at).filter(|at| *at != 0);
+        let expiry = Some(self.expires_at).filter(|at| *at != 0 && *at != u32::MAX);
+        will.into_iter().chain(expiry).min()
+    }
+}
+
+// The budget of an idle connection (docs/ARCHITECTURE.md) counts on these sizes.
+const _: () = assert!(size_of::<Client>() <= 80);

@@ -1,0 +1,261 @@
+//! How connections and sessions end: DISCONNECT both ways, wills, and session expiry.
+
+use super::{
+    Broker, ConnectionKey, Effect, Now, SessionKey, Timer,
+    connection::State,
+    deliver::Encoding,
+    receive::{encode, tenths},
+};
+use crate::{
+    codec::{Connack, Disconnect, Packet, ReasonCode, Version},
+    session::{Message, Publication, expiry},
+    stats::{CloseReason, DropReason},
+};
+
+impl Broker {
+    /// The client ends the connection. MQTT 5.0 section 3.14.4.
+    pub(super) fn on_disconnect(
+        &mut self,
+        key: ConnectionKey,
+        disconnect: &Disconnect<'_>,
+    ) -> Result<(), ReasonCode> {
+        let Some(connection) = self.clients.connections.get(key.index()) else { return Ok(()) };
+        let Some(client) = self.clients.sessions.get_mut(connection.session.index()) else {
+            return Ok(());
+        };
+        if let Some(interval) = disconnect.session_expiry_interval {
+            // A session that was to end with the connection cannot be kept after all:
+            // MQTT 5.0 section 3.14.2.2.2.
+            if client.expiry_interval == 0 && interval != 0 {
+                return Err(ReasonCode::ProtocolError);
+            }
+            client.expiry_interval = interval.min(self.config.max_session_expiry);
+        }
+        if disconnect.reason == ReasonCode::Success {
+            client.will = None; // [MQTT-3.14.4-3], [MQTT-3.1.2-10]
+        }
+        self.close(key, CloseReason::Disconnect, None);
+        Ok(())
+    }
+
+    /// The client has violated the protocol: it is told so, as far as its version allows, and the
+    /// connection ends. `[MQTT-4.13.1-1]`
+    pub(super) fn violated(&mut self, key: ConnectionKey, reason: ReasonCode) {
+        self.close(key, close_reason(reason), Some(reason));
+    }
+
+    /// Answers a CONNECT with a reason not to accept it, and ends the connection.
+    /// `[MQTT-3.1.4-2]`, `[MQTT-3.2.2-7]`
+    pub(super) fn refuse(&mut self, key: ConnectionKey, reason: ReasonCode) {
+        self.clients.control(key, |version, out| {
+            let connack = Connack { session_present: false, reason, properties: <_>::default() };
+            encode(&Packet::Connack(connack), version, out);
+        });
+        self.close(key, close_reason(reason), None);
+    }
+
+    /// Ends the connection at once, with nothing said.
+    pub(super) fn abort(&mut self, key: ConnectionKey, cause: CloseReason) {
+        self.close(key, cause, None);
+        self.effects.push(Effect::Abort(key));
+    }
+
+    /// Ends a connection. With a `reason`, an MQTT 5 client gets a DISCONNECT that says it. The
+    /// session is detached here and now; the bytes in the outbox still go out.
+    pub(super) fn close(
+        &mut self,
+        key: ConnectionKey,
+        cause: CloseReason,
+        reason: Option<ReasonCode>,
+    ) {
+        let Some(connection) = self.clients.connections.get(key.index()) else { return };
+        let (state, version) = (connection.state, connection.version);
+        match (state, reason) {
+            (State::Closing, _) => return,
+            (State::Connected, Some(reason)) if version == Version::V5 => {
+                self.clients.control(key, |version, out| {
+                    let disconnect = Disconnect { reason, ..Disconnect::default() };
+                    encode(&Packet::Disconnect(disconnect), version, out);
+                });
+            }
+            // Before CONNACK, CONNACK says it. [MQTT-3.14.0-1]
+            (State::Authenticating, Some(reason)) => return self.refuse(key, reason),
+            _ => {}
+        }
+        if state == State::Authenticating {
+            self.authenticator.abandoned(key.0);
+        }
+        self.detach(key, cause);
+        let linger = self.now.monotonic + self.config.linger;
+        let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
+        connection.state = State::Closing;
+        connection.finishing = true;
+        connection.extra().cause = Some(cause);
+        if std::mem::take(&mut connection.paused) {
+            self.effects.push(Effect::Resume(key));
+        }
+        self.effects.push(Effect::Finish(key));
+        self.arm_connection(key, linger);
+    }
+
+    /// Takes the session off a connection that ends: it goes offline, or ends with it.
+    pub(super) fn detach(&mut self, key: ConnectionKey, cause: CloseReason) {
+        let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
+        let session = std::mem::replace(&mut connection.session, SessionKey::NONE);
+        let Some(client) = self.clients.sessions.get_mut(session.index()) else { return };
+        client.connection = ConnectionKey::NONE;
+        self.stats.clients_connected.sub(1);
+        if let Some(outgoing) = &mut client.outgoing {
+            outgoing.connection_lost();
+        }
+        if cause == CloseReason::ServerShutdown {
+            // Everybody leaves at once, and nobody is left to be told.
+            client.will = None;
+        }
+        let now = tenths(self.now.monotonic);
+        if let Some(will) = &mut client.will {
+            will.due_at = now.saturating_add(will.delay_interval.saturating_mul(10)).max(1);
+        }
+        client.expires_at = match client.expiry_interval {
+            u32::MAX => u32::MAX,
+            seconds => now.saturating_add(seconds.saturating_mul(10)),
+        };
+        let persistent = client.is_persistent();
+        self.announce_groups(session, false);
+        self.announce_disconnected(key, session, cause);
+        if persistent {
+            self.on_session_deadline(session);
+        } else {
+            self.end_session(session);
+        }
+    }
+
+    /// Something may be due for an offline session: its will, or its end.
+    pub(super) fn on_session_deadline(&mut self, key: SessionKey) {
+        let Some(client) = self.clients.sessions.get_mut(key.index()) else { return };
+        if client.is_online() {
+            return;
+        }
+        let now = tenths(self.now.monotonic);
+        if client.expires_at <= now {
+            self.stats.sessions_expired.add(1);
+            return self.end_session(key);
+        }
+        if client.will.as_ref().is_some_and(|will| will.due_at <= now) {
+            self.publish_will(key);
+        }
+        self.arm_session(key);
+    }
+
+    /// Ends a session and forgets it. A will that still waits is published: `[MQTT-3.1.3-9]`.
+    pub(super) fn end_session(&mut self, key: SessionKey) {
+        self.unsubscribe_all(key);
+        self.publish_will(key);
+        let Some(mut client) = self.clients.sessions.try_remove(key.index()) else { return };
+        let hash = self.shared.seed.hash(&client.id);
+        if let Ok(entry) = self.clients.by_id.find_entry(hash, |k| *k == key) {
+            entry.remove();
+        }
+        self.stats.sessions.sub(1);
+        let Some(outgoing) = client.outgoing.take() else { return };
+        let lost = outgoing.undelivered();
+        let mut saved = 0;
+        for delivery in outgoing.into_shared() {
+            saved += usize::from(self.redispatch(&delivery, client.groups()));
+        }
+        let lost = lost.saturating_sub(saved) as u64;
+        self.stats.publish_dropped.add(DropReason::SessionEnded, lost);
+    }
+
+    /// Publishes the session's will, if it has one.
+    fn publish_will(&mut self, key: SessionKey) {
+        let Some(client) = self.clients.sessions.get_mut(key.index()) else { return };
+        let Some(will) = client.will.take() else { return };
+        let view = will.message.view();
+        let expires_at = expiry(will.expiry_interval, self.now.monotonic);
+        self.stats.wills_published.add(1);
+        self.route(None, &mut Encoding::new(Publication { expires_at, ..view }));
+    }
+
+    /// Publishes a message of the broker's own.
+    pub(super) fn publish_own(&mut self, publication: Publication<'_>) {
+        self.route(None, &mut Encoding::new(publication));
+    }
+
+    /// The broker stops: MQTT 5 clients are told, nobody is let in any more.
+    pub fn on_drain(&mut self, now: Now) {
+        self.set_now(now);
+        self.draining = true;
+        let keys: Vec<_> = self.clients.connections.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let key = ConnectionKey(key as u32);
+            self.close(key, CloseReason::ServerShutdown, Some(ReasonCode::ServerShuttingDown));
+        }
+    }
+
+    /// Sets the timer of a connection, unless an earlier one is set: that one will look again.
+    pub(super) fn arm_connection(&mut self, key: ConnectionKey, at: u64) {
+        let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
+        let at = at.next_multiple_of(100);
+        if connection.timer_at == 0 || tenths(at) < connection.timer_at {
+            connection.timer_at = tenths(at);
+            self.timers.insert(at, Timer::Connection(key));
+        }
+    }
+
+    /// Sets the timer of an offline session for what is due next.
+    pub(super) fn arm_session(&mut self, key: SessionKey) {
+        let Some(client) = self.clients.sessions.get_mut(key.index()) else { return };
+        let Some(at) = client.next_deadline() else { return };
+        if client.timer_at == 0 || at < client.timer_at {
+            client.timer_at = at;
+            self.timers.insert(u64::from(at) * 100, Timer::Session(key));
+        }
+    }
+}
+
+/// Under which heading a violation is counted.
+pub(super) fn close_reason(reason: ReasonCode) -> CloseReason {
+    use ReasonCode as R;
+    match reason {
+        R::MalformedPacket => CloseReason::MalformedPacket,
+        R::PacketTooLarge => CloseReason::PacketTooLarge,
+        R::UnsupportedProtocolVersion => CloseReason::UnsupportedVersion,
+        R::ClientIdentifierNotValid => CloseReason::ClientIdInvalid,
+        R::BadUserNameOrPassword
+        | R::NotAuthorized
+        | R::Banned
+        | R::BadAuthenticationMethod => CloseReason::NotAuthorized,
+        R::TopicFilterInvalid | R::TopicNameInvalid | R::TopicAliasInvalid => {
+            CloseReason::TopicInvalid
+        }
+        R::QoSNotSupported
+        | R::RetainNotSupported
+        | R::SharedSubscriptionsNotSupported
+        | R::SubscriptionIdentifiersNotSupported
+        | R::WildcardSubscriptionsNotSupported => CloseReason::NotSupported,
+        R::ReceiveMaximumExceeded => CloseReason::ReceiveMaximumExceeded,
+        R::QuotaExceeded | R::ConnectionRateExceeded | R::MessageRateTooHigh => {
+            CloseReason::QuotaExceeded
+        }
+        R::SessionTakenOver => CloseReason::TakenOver,
+        R::KeepAliveTimeout => CloseReason::KeepAliveTimeout,
+        R::ServerBusy | R::ServerUnavailable => CloseReason::ServerBusy,
+        R::ServerShuttingDown => CloseReason::ServerShutdown,
+        R::AdministrativeAction => CloseReason::Administrative,
+        R::UnspecifiedError | R::ImplementationSpecificError => CloseReason::ServerError,
+        _ => CloseReason::ProtocolError,
+    }
+}
+
+/// A will as the client's CONNECT states it, to be kept.
+pub(super) fn will_message(will: &crate::codec::Will<'_>, forwarded: &[u8]) -> Message {
+    Message::new(&Publication {
+        topic: will.topic,
+        payload: will.payload,
+        forwarded,
+        qos: will.qos,
+        retain: will.retain,
+        expires_at: crate::session::NEVER,
+    })
+}

@@ -1,0 +1,442 @@
+//! From a message and a subscription to bytes in an outbox, or a place in a queue.
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use slab::Slab;
+use thin_vec::ThinVec;
+
+use super::{
+    Config, ConnectionKey, SessionKey,
+    client::Client,
+    connection::{Connection, Extra, State},
+    outbox::{Outboxes, Range},
+};
+use crate::{
+    codec::{PacketId, PublishHead, QoS, SubscriptionOptions, Version},
+    session::{AliasUse, Delivery, Enqueued, Message, Next, Outgoing, Publication},
+    stats::{DropReason, ShardStats},
+};
+
+/// A payload up to this size is copied behind each receiver's own head; a larger one is laid down
+/// once and referred to. In bytes: about what one more slice in a vectored write costs.
+const INLINE_PAYLOAD: usize = 512;
+/// The emptied in-flight states kept for reuse.
+const SPARE_OUTGOING: usize = 4_096;
+
+/// The clients of one shard: sessions, connections, and the bytes on their way.
+pub struct Clients {
+    pub(super) config: Arc<Config>,
+    pub(super) stats: Arc<ShardStats>,
+    pub(super) connections: Slab<Connection>,
+    pub(super) sessions: Slab<Client>,
+    /// Client identifier to session.
+    pub(super) by_id: HashTable<SessionKey>,
+    pub(super) out: Outboxes,
+    /// The broker's clock, in milliseconds; set at the start of each turn.
+    pub(super) now: u64,
+    #[expect(clippy::vec_box, reason = "the boxes are what is recycled")]
+    spare: Vec<Box<Outgoing>>,
+}
+
+/// Which subscription, or subscriptions, a message is delivered for.
+#[derive(Debug, Clone, Copy)]
+pub struct Matched<'a> {
+    /// The options of the subscription; of the one with the highest QoS if several match.
+    pub options: SubscriptionOptions,
+    /// The Subscription Identifiers of all of them.
+    pub ids: &'a [u32],
+    /// Whether it came through a shared subscription.
+    pub shared: bool,
+    /// Whether it is a retained message sent because of a new subscription. `[MQTT-3.3.1-8]`
+    pub retained: bool,
+}
+
+/// A publication together with what was already made of it in this turn, so that each wire layout
+/// is encoded once and an owned copy is made only when someone needs it.
+pub struct Encoding<'a> {
+    /// The publication.
+    pub publication: Publication<'a>,
+    message: Option<Arc<Message>>,
+    /// QoS 0 packets: MQTT 3.x without and with RETAIN, MQTT 5 without and with.
+    whole: [Option<Range>; 4],
+    payload: Option<Range>,
+}
+
+impl<'a> Encoding<'a> {
+    /// Nothing is made of it yet.
+    pub fn new(publication: Publication<'a>) -> Self {
+        Self { publication, message: None, whole: [None; 4], payload: None }
+    }
+
+    /// Of a message that exists.
+    pub fn of(message: &'a Arc<Message>) -> Self {
+        Self { message: Some(Arc::clone(message)), ..Self::new(message.view()) }
+    }
+
+    /// The owned message; made at the first call.
+    pub fn message(&mut self) -> &Arc<Message> {
+        self.message.get_or_insert_with(|| Arc::new(Message::new(&self.publication)))
+    }
+
+    fn whole(&mut self, out: &mut Outboxes, version: Version, retain: bool, now: u64) -> Range {
+        let layout = usize::from(version == Version::V5) * 2 + usize::from(retain);
+        let Some(slot) = self.whole.get_mut(layout) else { return out.encode(|_| ()) };
+        *slot.get_or_insert_with(|| {
+            let head = PublishHead {
+                dup: false,
+                qos: QoS::AtMostOnce,
+                retain,
+                topic: self.publication.topic,
+                packet_id: None,
+                topic_alias: None,
+                message_expiry_interval: self.publication.remaining_expiry(now),
+                subscription_ids: &[],
+                forwarded: self.publication.forwarded,
+                payload_len: self.publication.payload.len(),
+            };
+            out.encode(|arena| {
+                if head.encode(version, arena).is_ok() {
+                    arena.extend_from_slice(self.publication.payload);
+                }
+            })
+        })
+    }
+}
+
+/// What a client did not get, and why, is counted by these; `Ok` is sent or queued.
+type Delivered = Result<(), DropReason>;
+
+impl Clients {
+    /// No clients yet.
+    pub fn new(config: Arc<Config>, stats: Arc<ShardStats>) -> Self {
+        Self {
+            config,
+            stats,
+            connections: Slab::new(),
+            sessions: Slab::new(),
+            by_id: HashTable::new(),
+            out: Outboxes::default(),
+            now: 0,
+            spare: Vec::new(),
+        }
+    }
+
+    /// Delivers to one session, or queues for it, or drops and counts.
+    pub fn deliver(&mut self, key: SessionKey, matched: Matched<'_>, encoding: &mut Encoding<'_>) {
+        let publication = &encoding.publication;
+        let qos = publication.qos.min(matched.options.qos);
+        let retain =
+            matched.retained || (publication.retain && matched.options.retain_as_published);
+        let Some(client) = self.sessions.get_mut(key.index()) else { return };
+        if publication.retain
+            && !matched.retained
+            && let Some(rare) = &mut client.rare
+        {
+            rare.retained.superseded(publication.topic);
+        }
+        let delivered = if qos == QoS::AtMostOnce {
+            self.deliver_qos0(key, matched, retain, encoding)
+        } else {
+            self.deliver_acknowledged(key, matched, qos, retain, encoding)
+        };
+        if let Err(reason) = delivered {
+            self.stats.publish_dropped.add(reason, 1);
+        }
+    }
+
+    fn deliver_qos0(
+        &mut self,
+        key: SessionKey,
+        matched: Matched<'_>,
+        retain: bool,
+        encoding: &mut Encoding<'_>,
+    ) -> Delivered {
+        let Some(client) = self.sessions.get(key.index()) else { return Ok(()) };
+        let Some(connection) = self.connections.get_mut(client.connection.index()) else {
+            if self.config.queue_qos0 && client.is_persistent() {
+                return self.enqueue(key, matched, QoS::AtMostOnce, retain, encoding);
+            }
+            return Err(DropReason::Offline);
+        };
+        if connection.queued() >= self.config.max_outbox_bytes {
+            return Err(DropReason::OutboxFull);
+        }
+        let has_aliases = connection.extra.as_ref().is_some_and(|e| e.outbound_aliases.is_some());
+        if connection.version == Version::V5 && (has_aliases || !matched.ids.is_empty()) {
+            let to_send = ToSend { qos: QoS::AtMostOnce, retain, dup: false, packet_id: None };
+            let payload = Some(&mut encoding.payload);
+            return write(
+                &mut self.out,
+                client.connection,
+                connection,
+                &encoding.publication,
+                to_send,
+                matched.ids,
+                payload,
+                self.now,
+            )
+            .inspect(|()| self.stats.publish_sent.add(1));
+        }
+        let range = encoding.whole(&mut self.out, connection.version, retain, self.now);
+        if range.len() > connection.maximum_packet_size() {
+            return Err(DropReason::TooLarge);
+        }
+        self.out.push(client.connection, &mut connection.outbox, range);
+        self.stats.publish_sent.add(1);
+        Ok(())
+    }
+
+    fn deliver_acknowledged(
+        &mut self,
+        key: SessionKey,
+        matched: Matched<'_>,
+        qos: QoS,
+        retain: bool,
+        encoding: &mut Encoding<'_>,
+    ) -> Delivered {
+        let Some(client) = self.sessions.get_mut(key.index()) else { return Ok(()) };
+        let Some(connection) = self.connections.get_mut(client.connection.index()) else {
+            return match client.is_persistent() {
+                true => self.enqueue(key, matched, qos, retain, encoding),
+                false => Err(DropReason::Offline),
+            };
+        };
+        let outgoing =
+            client.outgoing.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+        let window = connection.window(self.config.max_inflight);
+        if !outgoing.has_room(window) || connection.queued() >= self.config.max_outbox_bytes {
+            return self.enqueue(key, matched, qos, retain, encoding);
+        }
+        if packet_size(connection.version, &encoding.publication, matched.ids)
+            > connection.maximum_packet_size()
+        {
+            return Err(DropReason::TooLarge);
+        }
+        let delivery = Delivery {
+            message: Arc::clone(encoding.message()),
+            qos,
+            retain,
+            shared: matched.shared,
+            subscription_ids: ThinVec::from(matched.ids),
+        };
+        let Some(packet_id) = outgoing.send(delivery, &mut client.last_packet_id) else {
+            return self.enqueue(key, matched, qos, retain, encoding);
+        };
+        let to_send = ToSend { qos, retain, dup: false, packet_id: Some(packet_id) };
+        let payload = Some(&mut encoding.payload);
+        let (out, publication) = (&mut self.out, &encoding.publication);
+        let key = client.connection;
+        write(out, key, connection, publication, to_send, matched.ids, payload, self.now)?;
+        self.stats.publish_sent.add(1);
+        Ok(())
+    }
+
+    fn enqueue(
+        &mut self,
+        key: SessionKey,
+        matched: Matched<'_>,
+        qos: QoS,
+        retain: bool,
+        encoding: &mut Encoding<'_>,
+    ) -> Delivered {
+        let Some(client) = self.sessions.get_mut(key.index()) else { return Ok(()) };
+        let delivery = Delivery {
+            message: Arc::clone(encoding.message()),
+            qos,
+            retain,
+            shared: matched.shared,
+            subscription_ids: ThinVec::from(matched.ids),
+        };
+        let outgoing =
+            client.outgoing.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+        let enqueued = outgoing.enqueue(delivery, self.config.queue);
+        if outgoing.is_empty() {
+            client.outgoing = None;
+        }
+        match enqueued {
+            Enqueued::Waits(0) => Ok(()),
+            Enqueued::Waits(dropped) => {
+                self.stats.publish_dropped.add(DropReason::QueueFull, dropped as u64);
+                Ok(())
+            }
+            Enqueued::Dropped => Err(DropReason::QueueFull),
+        }
+    }
+
+    /// Sends what waits for a session as far as the client's window and its outbox allow.
+    pub fn pump(&mut self, key: SessionKey) {
+        let Some(client) = self.sessions.get_mut(key.index()) else { return };
+        let Some(connection) = self.connections.get_mut(client.connection.index()) else { return };
+        let Some(outgoing) = &mut client.outgoing else { return };
+        let window = connection.window(self.config.max_inflight);
+        let mut expired = 0;
+        let mut too_large = 0;
+        while connection.queued() < self.config.max_outbox_bytes {
+            let last = &mut client.last_packet_id;
+            let Some(next) = outgoing.next(window, self.now, last, &mut expired) else { break };
+            let (delivery, packet_id, dup) = match &next {
+                Next::Publish { delivery, packet_id, dup } => (*delivery, *packet_id, *dup),
+                Next::Unacknowledged(delivery) => (delivery, None, false),
+                Next::Pubrel(packet_id) => {
+                    let (packet_id, version) = (*packet_id, connection.version);
+                    self.out.control(client.connection, &mut connection.outbox, |arena| {
+                        crate::codec::encode_ack(
+                            crate::codec::AckKind::Pubrel,
+                            packet_id,
+                            crate::codec::ReasonCode::Success,
+                            version,
+                            arena,
+                        );
+                    });
+                    continue;
+                }
+            };
+            let to_send =
+                ToSend { qos: delivery.qos, retain: delivery.retain, dup, packet_id };
+            let publication = delivery.message.view();
+            let ids = &delivery.subscription_ids;
+            let (out, key) = (&mut self.out, client.connection);
+            match write(out, key, connection, &publication, to_send, ids, None, self.now) {
+                Ok(()) => self.stats.publish_sent.add(1),
+                Err(_) => {
+                    too_large += 1;
+                    // The client must not see it [MQTT-3.1.2-25]; it counts as delivered.
+                    if let Some(packet_id) = packet_id {
+                        outgoing.discard(packet_id);
+                    }
+                }
+            }
+        }
+        self.stats.publish_dropped.add(DropReason::Expired, expired);
+        self.stats.publish_dropped.add(DropReason::TooLarge, too_large);
+        self.free_outgoing(key);
+    }
+
+    /// Gives back a session's outgoing state when it holds nothing.
+    pub fn free_outgoing(&mut self, key: SessionKey) {
+        let Some(client) = self.sessions.get_mut(key.index()) else { return };
+        if client.outgoing.as_ref().is_some_and(|outgoing| outgoing.is_empty()) {
+            let outgoing = client.outgoing.take();
+            if self.spare.len() < SPARE_OUTGOING {
+                self.spare.extend(outgoing);
+            }
+        }
+    }
+
+    /// Queues a control packet for a connection, if it still takes any.
+    pub fn control(&mut self, key: ConnectionKey, f: impl FnOnce(Version, &mut Vec<u8>)) {
+        let Some(connection) = self.connections.get_mut(key.index()) else { return };
+        if connection.state == State::Closing {
+            return;
+        }
+        let version = connection.version;
+        self.out.control(key, &mut connection.outbox, |arena| f(version, arena));
+        self.stats.packets_sent.add(1);
+    }
+}
+
+/// The header fields of one PUBLISH to one client.
+#[derive(Debug, Clone, Copy)]
+struct ToSend {
+    qos: QoS,
+    retain: bool,
+    dup: bool,
+    packet_id: Option<PacketId>,
+}
+
+fn packet_size(version: Version, publication: &Publication<'_>, ids: &[u32]) -> usize {
+    // The largest that it can be: an alias makes it larger by at most three bytes, when it is set.
+    let head = PublishHead {
+        dup: false,
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        topic: publication.topic,
+        packet_id: Some(PacketId::FIRST),
+        topic_alias: None,
+        message_expiry_interval: Some(0).filter(|_| publication.expires_at != u64::MAX),
+        subscription_ids: ids,
+        forwarded: publication.forwarded,
+        payload_len: publication.payload.len(),
+    };
+    head.packet_size(version)
+}
+
+/// Encodes one PUBLISH for one client and queues it. `payload` holds the place where a large
+/// payload was laid down for an earlier receiver.
+#[expect(clippy::too_many_arguments, reason = "disjoint borrows of Clients")]
+fn write(
+    out: &mut Outboxes,
+    key: ConnectionKey,
+    connection: &mut Connection,
+    publication: &Publication<'_>,
+    to_send: ToSend,
+    ids: &[u32],
+    payload: Option<&mut Option<Range>>,
+    now: u64,
+) -> Delivered {
+    let version = connection.version;
+    let mut head = PublishHead {
+        dup: to_send.dup,
+        qos: to_send.qos,
+        retain: to_send.retain,
+        topic: publication.topic,
+        packet_id: to_send.packet_id,
+        topic_alias: None,
+        message_expiry_interval: publication.remaining_expiry(now),
+        subscription_ids: ids,
+        forwarded: publication.forwarded,
+        payload_len: publication.payload.len(),
+    };
+    if head.packet_size(version) > connection.maximum_packet_size() {
+        return Err(DropReason::TooLarge);
+    }
+    if let Some(extra) = &mut connection.extra {
+        use_alias(&mut head, extra, publication.topic, version);
+    }
+    let inline = publication.payload.len() <= INLINE_PAYLOAD;
+    let mut encoded = Ok(());
+    let range = out.encode(|arena| {
+        encoded = head.encode(version, arena);
+        if encoded.is_ok() && inline {
+            arena.extend_from_slice(publication.payload);
+        }
+    });
+    if encoded.is_err() {
+        return Err(DropReason::TooLarge);
+    }
+    out.push(key, &mut connection.outbox, range);
+    if !inline {
+        let mut own = None;
+        let range = *payload
+            .unwrap_or(&mut own)
+            .get_or_insert_with(|| out.encode(|arena| arena.extend_from_slice(publication.payload)));
+        out.push(key, &mut connection.outbox, range);
+    }
+    Ok(())
+}
+
+fn use_alias<'a>(
+    head: &mut PublishHead<'a>,
+    extra: &mut Extra,
+    topic: &'a str,
+    version: Version,
+) {
+    let maximum = extra.maximum_packet_size as usize;
+    let Some(aliases) = &mut extra.outbound_aliases else { return };
+    match aliases.lookup(topic) {
+        AliasUse::Full => {}
+        AliasUse::Known(alias) => {
+            head.topic = "";
+            head.topic_alias = Some(alias);
+        }
+        AliasUse::Sets(alias) => {
+            head.topic_alias = Some(alias);
+            if head.packet_size(version) > maximum {
+                head.topic_alias = None;
+            } else {
+                aliases.set(topic, alias);
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Messages from one shard of the broker to another.
+
+use std::sync::Arc;
+
+use crate::{
+    session::Message,
+    topics::{GroupRoute, SessionKey, ShardId, ShardSet},
+};
+
+/// What one shard tells another.
+#[derive(Debug)]
+pub enum ShardMessage {
+    /// A message that somebody on your shard wants.
+    Publish(Arc<Message>),
+    /// A message for one member of a shared subscription.
+    Shared {
+        /// The group.
+        group: Arc<GroupRoute>,
+        /// What to deliver.
+        message: Arc<Message>,
+        /// Which of your members, as a hint.
+        index: u32,
+        /// The shards that had no member left when it came to them.
+        tried: ShardSet,
+    },
+    /// Keep this as the retained message of its topic, or drop that one if this is empty.
+    Retain(Arc<Message>),
+    /// What do you keep that this filter matches?
+    RetainedQuery(Box<RetainedQuery>),
+    /// Some of it.
+    RetainedAnswer(Box<RetainedAnswer>),
+}
+
+impl ShardMessage {
+    /// Whether it uses up credit: messages of publishers do, questions and answers do not.
+    fn is_data(&self) -> bool {
+        matches!(self, Self::Publish(_) | Self::Shared { .. })
+    }
+}
+
+/// Asks an owner of retained messages for a few of them.
+#[derive(Debug)]
+pub struct RetainedQuery {
+    /// Who asks.
+    pub from: ShardId,
+    /// For which session.
+    pub session: SessionKey,
+    /// And for which use of that session's slot.
+    pub serial: u32,
+    /// The filter.
+    pub filter: Box<str>,
+    /// Go on behind this topic.
+    pub after: Option<Box<str>>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// The answer to a [`RetainedQuery`].
+#[derive(Debug)]
+pub struct RetainedAnswer {
+    /// As asked.
+    pub session: SessionKey,
+    /// As asked.
+    pub serial: u32,
+    /// In the order of their topics.
+    pub messages: Vec<Arc<Message>>,
+    /// Where to go on; `None` when that was all.
+    pub next: Option<Box<str>>,
+}
+
+/// What one shard has for the others at the end of a turn, and how much they still take.
+#[derive(Debug)]
+pub struct Mail {
+    outgoing: Vec<Outgoing>,
+}
+
+#[derive(Debug, Default)]
+struct Outgoing {
+    items: Vec<ShardMessage>,
+    /// The data items among them.
+    cost: u32,
+    credit: u32,
+}
+
+impl Mail {
+    /// No mail for `shards` shards, and no credit.
+    pub fn new(shards: usize) -> Self {
+        Self { outgoing: (0..shards).map(|_| Outgoing::default()).collect() }
+    }
+
+    /// How many more data items the reactor may pass to `to`.
+    pub fn set_credit(&mut self, to: ShardId, credit: u32) {
+        if let Some(outgoing) = self.outgoing.get_mut(usize::from(to.0)) {
+            outgoing.credit = credit;
+        }
+    }
+
+    /// Whether a data item for `to` is within its credit. Without it QoS 0 messages are dropped,
+    /// and others sent all the same while their publisher is not read from.
+    pub fn has_credit(&self, to: ShardId) -> bool {
+        self.outgoing.get(usize::from(to.0)).is_some_and(|outgoing| outgoing.cost < outgoing.credit)
+    }
+
+    /// Stages an item for `to`.
+    pub fn push(&mut self, to: ShardId, item: ShardMessage) {
+        if let Some(outgoing) = self.outgoing.get_mut(usize::from(to.0)) {
+            outgoing.cost += u32::from(item.is_data());
+            outgoing.items.push(item);
+        }
+    }
+
+    /// Whether anything is staged.
+    pub fn has_items(&self) -> bool {
+        self.outgoing.iter().any(|outgoing| !outgoing.items.is_empty())
+    }
+
+    /// Takes everything staged: shard, items in order, and the credit that they use up.
+    pub fn take(&mut self) -> impl Iterator<Item = (ShardId, Vec<ShardMessage>, u32)> {
+        self.outgoing.iter_mut().enumerate().filter(|(_, o)| !o.items.is_empty()).map(
+            |(to, outgoing)| {
+                let cost = std::mem::take(&mut outgoing.cost);
+                outgoing.credit = outgoing.credit.saturating_sub(cost);
+                (ShardId(to as u16), std::mem::take(&mut outgoing.items), cost)
+            },
+        )
+    }
+}

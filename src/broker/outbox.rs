@@ -1,0 +1,330 @@
+//! Bytes on their way to clients.
+//!
+//! What a turn of the event loop produces is encoded once, into an arena that all connections of
+//! the shard share; an outbox is a list of ranges of it, and consecutive ranges are joined. So a
+//! message for a thousand subscribers is encoded once, and a run of such messages is one slice of
+//! memory in each subscriber's single vectored write. At the end of the turn every outbox is
+//! written; what a socket does not take is copied to a backlog of the connection's own, and the
+//! arena is empty again. Nothing here is shared by reference, nothing outlives the turn but a
+//! backlog.
+
+use std::io::IoSlice;
+
+use super::ConnectionKey;
+
+/// The arena's capacity that is kept from turn to turn, in bytes.
+const ARENA_KEPT: usize = 1 << 20;
+/// An arena does not grow beyond this in one turn, in bytes; what comes after goes to backlogs.
+const ARENA_MAX: usize = 1 << 30;
+/// The outboxes kept for reuse.
+const SPARE_OUTBOXES: usize = 4_096;
+/// Set in [`Range::start`] for a range of the control arena.
+const CONTROL: u32 = 1 << 31;
+
+/// A range of one of the arenas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    start: u32,
+    end: u32,
+}
+
+impl Range {
+    /// The length in bytes.
+    pub fn len(self) -> usize {
+        (self.end - (self.start & !CONTROL)) as usize
+    }
+}
+
+/// The bytes queued for one connection. A connection with nothing to send has none.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// What the socket did not take in earlier turns, from `written` on.
+    backlog: Vec<u8>,
+    written: usize,
+    /// What this turn adds; empty while there is a backlog.
+    ranges: Vec<Range>,
+    /// The first range's bytes that are written already.
+    skip: usize,
+    /// The bytes in `ranges`.
+    in_ranges: usize,
+    /// The socket takes nothing at present: it is written to again when it is writable.
+    blocked: bool,
+    /// The client's time of the last progress, in milliseconds of the broker's clock.
+    progress_at: u64,
+}
+
+impl Outbox {
+    /// The bytes that wait to be written.
+    pub fn queued(&self) -> usize {
+        self.backlog.len() - self.written + self.in_ranges
+    }
+
+    /// Whether the socket is full and the shard waits for it to become writable.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// When the client last took anything, while blocked.
+    pub fn progress_at(&self) -> u64 {
+        self.progress_at
+    }
+}
+
+/// The arenas of one shard, and the list of connections that have something to write.
+#[derive(Debug, Default)]
+pub struct Outboxes {
+    /// PUBLISH packets. Apart from the control packets, so that messages to one receiver stay
+    /// next to each other although acknowledgements to others are written in between.
+    data: Vec<u8>,
+    control: Vec<u8>,
+    dirty: Vec<ConnectionKey>,
+    #[expect(clippy::vec_box, reason = "the boxes are what is recycled")]
+    spare: Vec<Box<Outbox>>,
+}
+
+impl Outboxes {
+    /// Encodes a PUBLISH, or a part of one, into the arena.
+    pub fn encode(&mut self, f: impl FnOnce(&mut Vec<u8>)) -> Range {
+        let start = self.data.len();
+        f(&mut self.data);
+        Range { start: start as u32, end: self.data.len() as u32 }
+    }
+
+    /// Queues bytes that [`Outboxes::encode`] has laid down in this turn.
+    pub fn push(&mut self, key: ConnectionKey, slot: &mut Option<Box<Outbox>>, range: Range) {
+        let outbox = match slot {
+            Some(outbox) => outbox,
+            None => {
+                self.dirty.push(key);
+                slot.insert(self.spare.pop().unwrap_or_default())
+            }
+        };
+        if outbox.blocked || self.data.len() > ARENA_MAX {
+            spill(outbox, &self.data, &self.control);
+            let bytes = slice(&self.data, &self.control, range);
+            outbox.backlog.extend_from_slice(bytes);
+            return;
+        }
+        outbox.in_ranges += range.len();
+        match outbox.ranges.last_mut() {
+            Some(last) if last.end == range.start & !CONTROL && same_arena(*last, range) => {
+                last.end = range.end;
+            }
+            _ => outbox.ranges.push(range),
+        }
+    }
+
+    /// Encodes and queues a control packet.
+    pub fn control(
+        &mut self,
+        key: ConnectionKey,
+        slot: &mut Option<Box<Outbox>>,
+        f: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let start = self.control.len() as u32 | CONTROL;
+        f(&mut self.control);
+        let range = Range { start, end: self.control.len() as u32 };
+        self.push(key, slot, range);
+    }
+
+    /// The bytes encoded in this turn so far.
+    pub fn encoded(&self) -> usize {
+        self.data.len() + self.control.len()
+    }
+
+    /// The next connection with something to write, if any.
+    pub fn next_dirty(&mut self) -> Option<ConnectionKey> {
+        self.dirty.pop()
+    }
+
+    /// Whether any connection has something to write.
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Fills `slices` with what is to be written next and returns how many it filled.
+    pub fn slices<'a>(&'a self, outbox: &'a Outbox, slices: &mut [IoSlice<'a>]) -> usize {
+        let backlog = outbox.backlog.get(outbox.written..).filter(|b| !b.is_empty());
+        let mut skip = outbox.skip;
+        let ranges = outbox.ranges.iter().map(|range| {
+            let bytes = slice(&self.data, &self.control, *range);
+            bytes.get(std::mem::take(&mut skip)..).unwrap_or_default()
+        });
+        let mut filled = 0;
+        for (to, from) in slices.iter_mut().zip(backlog.into_iter().chain(ranges)) {
+            *to = IoSlice::new(from);
+            filled += 1;
+        }
+        filled
+    }
+
+    /// The socket took `bytes`. Returns whether the outbox is now empty; an empty one is taken out
+    /// of its slot and kept for reuse.
+    pub fn written(&mut self, slot: &mut Option<Box<Outbox>>, bytes: usize, now: u64) -> bool {
+        let Some(outbox) = slot else { return true };
+        outbox.progress_at = now;
+        let from_backlog = bytes.min(outbox.backlog.len() - outbox.written);
+        outbox.written += from_backlog;
+        let mut left = bytes - from_backlog;
+        outbox.in_ranges = outbox.in_ranges.saturating_sub(left);
+        let mut whole = 0;
+        for range in &outbox.ranges {
+            let rest = range.len() - outbox.skip;
+            if left < rest {
+                outbox.skip += left;
+                break;
+            }
+            left -= rest;
+            outbox.skip = 0;
+            whole += 1;
+        }
+        outbox.ranges.drain(..whole);
+        if outbox.queued() > 0 {
+            return false;
+        }
+        self.recycle(slot);
+        true
+    }
+
+    /// The socket takes no more for now: what is left is copied to the backlog, and the arena is
+    /// free of it.
+    pub fn block(&mut self, slot: &mut Option<Box<Outbox>>, now: u64) {
+        let Some(outbox) = slot else { return };
+        if !outbox.blocked {
+            outbox.blocked = true;
+            outbox.progress_at = now;
+        }
+        if outbox.written > 0 {
+            outbox.backlog.drain(..outbox.written);
+            outbox.written = 0;
+        }
+        spill(outbox, &self.data, &self.control);
+        if outbox.backlog.capacity() > 4 * outbox.backlog.len() + 4_096 {
+            outbox.backlog.shrink_to(2 * outbox.backlog.len());
+        }
+    }
+
+    /// Forgets what is queued for a connection.
+    pub fn recycle(&mut self, slot: &mut Option<Box<Outbox>>) {
+        let Some(mut outbox) = slot.take() else { return };
+        if self.spare.len() >= SPARE_OUTBOXES || outbox.ranges.capacity() > 1_024 {
+            return;
+        }
+        outbox.backlog = Vec::new();
+        outbox.ranges.clear();
+        (outbox.written, outbox.skip, outbox.in_ranges) = (0, 0, 0);
+        outbox.blocked = false;
+        self.spare.push(outbox);
+    }
+
+    /// Ends the turn: every dirty connection was written or blocked.
+    pub fn end_turn(&mut self) {
+        for arena in [&mut self.data, &mut self.control] {
+            arena.clear();
+            arena.shrink_to(ARENA_KEPT);
+        }
+        self.dirty.shrink_to(ARENA_KEPT / 8);
+    }
+}
+
+/// Copies what is left of an outbox's ranges to its backlog.
+fn spill(outbox: &mut Outbox, data: &[u8], control: &[u8]) {
+    let mut skip = std::mem::take(&mut outbox.skip);
+    for range in outbox.ranges.drain(..) {
+        let bytes = slice(data, control, range).get(std::mem::take(&mut skip)..);
+        outbox.backlog.extend_from_slice(bytes.unwrap_or_default());
+    }
+    outbox.in_ranges = 0;
+}
+
+fn same_arena(a: Range, b: Range) -> bool {
+    (a.start ^ b.start) & CONTROL == 0
+}
+
+fn slice<'a>(data: &'a [u8], control: &'a [u8], range: Range) -> &'a [u8] {
+    let arena = if range.start & CONTROL == 0 { data } else { control };
+    arena.get((range.start & !CONTROL) as usize..range.end as usize).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+
+    const KEY: ConnectionKey = ConnectionKey(3);
+
+    fn bytes(out: &Outboxes, slot: &Option<Box<Outbox>>) -> Vec<Vec<u8>> {
+        let mut slices = [IoSlice::new(&[]); 8];
+        let Some(outbox) = slot else { return Vec::new() };
+        let n = out.slices(outbox, &mut slices);
+        slices[..n].iter().map(|s| s.to_vec()).collect()
+    }
+
+    fn data(out: &mut Outboxes, slot: &mut Option<Box<Outbox>>, bytes: &[u8]) -> Range {
+        let range = out.encode(|arena| arena.extend_from_slice(bytes));
+        out.push(KEY, slot, range);
+        range
+    }
+
+    #[test]
+    fn consecutive_messages_are_one_slice_for_each_receiver() {
+        let (mut out, mut a, mut b) = (Outboxes::default(), None, None);
+        for message in [b"one", b"two"] {
+            let range = data(&mut out, &mut a, message);
+            out.push(ConnectionKey(4), &mut b, range);
+            out.control(ConnectionKey(5), &mut None, |arena| arena.push(0));
+        }
+        assert_eq!(bytes(&out, &a), [b"onetwo"]);
+        assert_eq!(bytes(&out, &b), [b"onetwo"]);
+        assert_eq!(a.as_ref().unwrap().queued(), 6);
+    }
+
+    #[test]
+    fn order_is_kept_between_messages_and_control_packets() {
+        let (mut out, mut slot) = (Outboxes::default(), None);
+        data(&mut out, &mut slot, b"m1");
+        out.control(KEY, &mut slot, |arena| arena.extend_from_slice(b"c1"));
+        out.control(KEY, &mut slot, |arena| arena.extend_from_slice(b"c2"));
+        data(&mut out, &mut slot, b"m2");
+        assert_eq!(bytes(&out, &slot), [&b"m1"[..], b"c1c2", b"m2"]);
+    }
+
+    #[test]
+    fn a_short_write_goes_on_where_it_stopped() {
+        let (mut out, mut slot) = (Outboxes::default(), None);
+        data(&mut out, &mut slot, b"hello");
+        out.control(KEY, &mut slot, |arena| arena.extend_from_slice(b"ack"));
+        assert!(!out.written(&mut slot, 2, 0));
+        assert_eq!(bytes(&out, &slot), [&b"llo"[..], b"ack"]);
+        assert!(!out.written(&mut slot, 4, 0));
+        assert_eq!(bytes(&out, &slot), [b"ck"]);
+        assert!(out.written(&mut slot, 2, 0));
+        assert!(slot.is_none());
+    }
+
+    #[test]
+    fn what_the_socket_does_not_take_survives_the_turn() {
+        let (mut out, mut slot) = (Outboxes::default(), None);
+        data(&mut out, &mut slot, b"hello");
+        assert!(!out.written(&mut slot, 1, 0));
+        out.block(&mut slot, 7);
+        out.end_turn();
+        data(&mut out, &mut slot, b" world");
+        assert!(slot.as_ref().unwrap().is_blocked());
+        assert_eq!(bytes(&out, &slot), [b"ello world"]);
+        assert!(!out.written(&mut slot, 3, 8));
+        out.block(&mut slot, 9);
+        assert_eq!(bytes(&out, &slot), [b"o world"]);
+        assert_eq!(slot.as_ref().unwrap().progress_at(), 8);
+        assert!(out.written(&mut slot, 7, 9));
+    }
+
+    #[test]
+    fn a_connection_is_dirty_once() {
+        let (mut out, mut slot) = (Outboxes::default(), None);
+        data(&mut out, &mut slot, b"x");
+        data(&mut out, &mut slot, b"y");
+        assert_eq!(out.next_dirty(), Some(KEY));
+        assert_eq!(out.next_dirty(), None);
+    }
+}

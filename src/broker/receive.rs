@@ -1,0 +1,181 @@
+//! Bytes from a client: cut into packets, and each packet to the function that handles it.
+
+use super::{Broker, ConnectionKey, NextStep, Now, Progress, connection::State};
+use crate::{
+    codec::{self, DecodeError, Frame, FrameStatus, Packet, ReasonCode},
+    stats::CloseReason,
+    topics::ShardId,
+};
+
+impl Broker {
+    /// Bytes came in on a connection: those left over by the last call, and new ones behind them.
+    ///
+    /// At most `packets_per_turn` packets are handled. Nothing is kept of bytes not consumed.
+    pub fn on_bytes(&mut self, now: Now, key: ConnectionKey, bytes: &[u8]) -> Progress {
+        self.set_now(now);
+        let mut consumed = 0;
+        let next = self.handle_packets(key, bytes, &mut consumed);
+        if !matches!(next, NextStep::HandOver(_)) {
+            self.stats.bytes_received.add(consumed as u64);
+        }
+        Progress { consumed, next }
+    }
+
+    fn handle_packets(
+        &mut self,
+        key: ConnectionKey,
+        bytes: &[u8],
+        consumed: &mut usize,
+    ) -> NextStep {
+        for _ in 0..self.config.packets_per_turn {
+            let Some(connection) = self.clients.connections.get(key.index()) else {
+                return NextStep::Read;
+            };
+            if connection.state == State::Closing {
+                *consumed = bytes.len();
+                return NextStep::Read;
+            }
+            if connection.paused {
+                return NextStep::Pause;
+            }
+            let (state, version) = (connection.state, connection.version);
+            let rest = bytes.get(*consumed..).unwrap_or_default();
+            let frame = match codec::frame(rest, self.config.max_packet_size) {
+                Ok(FrameStatus::Incomplete { .. }) => return NextStep::Read,
+                Ok(FrameStatus::Complete(frame)) => frame,
+                Err(error) => {
+                    self.on_decode_error(key, &error);
+                    continue;
+                }
+            };
+            let handled = if state == State::AwaitConnect {
+                match self.on_first_packet(key, &frame, rest) {
+                    Some(home) => return NextStep::HandOver(home),
+                    None => Ok(()),
+                }
+            } else {
+                match Packet::decode(&frame, version) {
+                    Ok(packet) => self.on_packet(key, packet),
+                    Err(error) => {
+                        self.on_decode_error(key, &error);
+                        continue;
+                    }
+                }
+            };
+            *consumed += frame.len;
+            self.stats.packets_received.add(1);
+            self.on_packet_done(key, handled);
+        }
+        NextStep::Yield
+    }
+
+    fn on_packet_done(&mut self, key: ConnectionKey, handled: Result<(), ReasonCode>) {
+        if let Err(reason) = handled {
+            return self.violated(key, reason);
+        }
+        let max_outbox = self.config.max_outbox_bytes;
+        let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
+        connection.last_packet = tenths(self.now.monotonic);
+        // Whoever sends without reading the answers is not read from until it does.
+        if connection.outbox.as_ref().is_some_and(|o| o.is_blocked() && o.queued() >= max_outbox) {
+            connection.paused = true;
+            self.stats.reads_paused.add(1);
+        }
+    }
+
+    /// The first packet must be a CONNECT. `[MQTT-3.1.0-1]` Returns the home shard of the client
+    /// if that is another one.
+    fn on_first_packet(
+        &mut self,
+        key: ConnectionKey,
+        frame: &Frame<'_>,
+        bytes: &[u8],
+    ) -> Option<ShardId> {
+        match Packet::decode(frame, codec::Version::V5) {
+            Ok(Packet::Connect(connect)) => {
+                if !connect.client_id.is_empty() {
+                    let home = self.shared.home_shard(connect.client_id);
+                    if home != self.id {
+                        return Some(home);
+                    }
+                }
+                let packet = bytes.get(..frame.len).unwrap_or_default();
+                self.on_connect(key, &connect, packet);
+            }
+            Ok(_) => self.abort(key, CloseReason::ProtocolError),
+            Err(error) => self.on_decode_error(key, &error),
+        }
+        None
+    }
+
+    fn on_packet(&mut self, key: ConnectionKey, packet: Packet<'_>) -> Result<(), ReasonCode> {
+        let state = self.clients.connections.get(key.index()).map(|c| c.state);
+        if state == Some(State::Authenticating) {
+            return match packet {
+                Packet::Auth(auth) => self.on_auth(key, &auth),
+                Packet::Disconnect(_) => {
+                    self.abort(key, CloseReason::Disconnect);
+                    Ok(())
+                }
+                // [MQTT-3.1.4-6], and [MQTT-4.12.0-1] while an exchange is under way.
+                _ => Err(ReasonCode::ProtocolError),
+            };
+        }
+        match packet {
+            Packet::Publish(publish) => self.on_publish(key, &publish),
+            Packet::Puback(ack) => self.on_puback(key, &ack),
+            Packet::Pubrec(ack) => self.on_pubrec(key, &ack),
+            Packet::Pubrel(ack) => self.on_pubrel(key, &ack),
+            Packet::Pubcomp(ack) => self.on_pubcomp(key, &ack),
+            Packet::Subscribe(subscribe) => self.on_subscribe(key, &subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(key, &unsubscribe),
+            Packet::Pingreq => {
+                // [MQTT-3.12.4-1]
+                self.clients.control(key, |version, out| encode(&Packet::Pingresp, version, out));
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) => self.on_disconnect(key, &disconnect),
+            Packet::Auth(auth) => self.on_auth(key, &auth),
+            // A second CONNECT [MQTT-3.1.0-2], or a packet that only servers send.
+            Packet::Connect(_)
+            | Packet::Connack(_)
+            | Packet::Suback(_)
+            | Packet::Unsuback(_)
+            | Packet::Pingresp => Err(ReasonCode::ProtocolError),
+        }
+    }
+
+    /// The client sent what is no MQTT packet, or one that is not allowed: the connection ends.
+    /// `[MQTT-4.13.1-1]`
+    fn on_decode_error(&mut self, key: ConnectionKey, error: &DecodeError) {
+        let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
+        tracing::debug!(peer = %connection.peer(), %error, "bad packet");
+        let reason = error.reason_code();
+        if connection.state != State::AwaitConnect {
+            return self.violated(key, reason);
+        }
+        match error.version {
+            Some(version) => {
+                connection.version = version;
+                self.refuse(key, reason);
+            }
+            // What speaks no MQTT gets no MQTT answer.
+            None => self.abort(key, super::close::close_reason(reason)),
+        }
+    }
+}
+
+/// Encodes a packet of the broker's own making.
+pub(super) fn encode(packet: &Packet<'_>, version: codec::Version, out: &mut Vec<u8>) {
+    let start = out.len();
+    if let Err(error) = packet.encode(version, out) {
+        // Only strings and lists that are too long can fail, and the broker sends no such.
+        out.truncate(start);
+        tracing::error!(%error, "a packet could not be encoded; this is a bug");
+    }
+}
+
+/// A time in tenths of a second, in the 32 bits that a connection has for it: 13 years.
+pub(super) fn tenths(milliseconds: u64) -> u32 {
+    (milliseconds / 100) as u32
+}

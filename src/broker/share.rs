@@ -1,0 +1,150 @@
+//! Shared subscriptions: each message of a group goes to one of its members, wherever that lives.
+//! MQTT 5.0 section 4.8.2.
+
+use std::sync::Arc;
+
+use super::{
+    Broker, SessionKey,
+    client::Membership,
+    deliver::{Encoding, Matched},
+    mail::ShardMessage,
+    publish::{Origin, Routed, options_of},
+};
+use crate::{
+    codec::QoS,
+    session::Delivery,
+    stats::DropReason,
+    topics::{self, GroupRoute, Pick, ShardSet, Subscriber},
+};
+
+impl Broker {
+    /// Gives a message to one member of each group that wants it.
+    pub(super) fn deal_out(
+        &mut self,
+        origin: Option<Origin>,
+        encoding: &mut Encoding<'_>,
+        routed: &mut Routed,
+    ) {
+        let mut groups = std::mem::take(&mut self.group_routes);
+        self.shared.groups.matching(encoding.publication.topic, &mut groups);
+        let hash = origin.map_or(0, |origin| origin.hash);
+        for group in groups.drain(..) {
+            routed.matched = true;
+            self.deal_to(&group, hash, ShardSet::default(), encoding, routed);
+        }
+        self.group_routes = groups;
+    }
+
+    /// Gives a message to one member of `group` that is not on one of the shards in `tried`.
+    fn deal_to(
+        &mut self,
+        group: &Arc<GroupRoute>,
+        publisher_hash: u64,
+        mut tried: ShardSet,
+        encoding: &mut Encoding<'_>,
+        routed: &mut Routed,
+    ) {
+        let topic_hash = self.shared.seed.hash(encoding.publication.topic);
+        let strategy = self.config.strategy;
+        loop {
+            let rng = &mut self.rng;
+            let pick = group.pick(strategy, rng, self.id, publisher_hash, topic_hash, tried);
+            let Some(Pick { shard, index, .. }) = pick else {
+                self.stats.publish_dropped.add(DropReason::NoMember, 1);
+                return;
+            };
+            if shard == self.id {
+                if self.deliver_to_member(group, index, encoding) {
+                    return;
+                }
+                tried.insert(shard);
+                continue;
+            }
+            if !self.mail.has_credit(shard) {
+                if encoding.publication.qos == QoS::AtMostOnce {
+                    self.stats.publish_dropped.add(DropReason::NoCredit, 1);
+                    return;
+                }
+                routed.congested = true;
+            }
+            let message = encoding.message().for_another_shard();
+            let group = Arc::clone(group);
+            self.mail.push(shard, ShardMessage::Shared { group, message, index, tried });
+            self.stats.cross_shard_sent.add(1);
+            return;
+        }
+    }
+
+    /// A message for a member on this shard came from another one. If the last member has left in
+    /// the meantime, another shard gets it.
+    pub(super) fn on_shared(
+        &mut self,
+        group: &Arc<GroupRoute>,
+        index: u32,
+        mut tried: ShardSet,
+        encoding: &mut Encoding<'_>,
+    ) {
+        if !self.deliver_to_member(group, index, encoding) {
+            tried.insert(self.id);
+            let topic_hash = self.shared.seed.hash(encoding.publication.topic);
+            self.deal_to(group, topic_hash, tried, encoding, &mut Routed::default());
+        }
+    }
+
+    fn deliver_to_member(
+        &mut self,
+        group: &GroupRoute,
+        index: u32,
+        encoding: &mut Encoding<'_>,
+    ) -> bool {
+        let sessions = &self.clients.sessions;
+        let is_online =
+            |key: SessionKey| sessions.get(key.index()).is_some_and(|client| client.is_online());
+        let (share, filter) = (group.share(), group.filter());
+        let strategy = self.config.strategy;
+        let Some(member) = self.groups.pick(share, filter, strategy, index, is_online) else {
+            return false;
+        };
+        let Subscriber { session, options, id } = member;
+        let id = [id];
+        let matched = Matched {
+            options: options_of(options),
+            ids: if id == [0] { &[] } else { &id },
+            shared: true,
+            retained: false,
+        };
+        self.clients.deliver(session, matched, encoding);
+        true
+    }
+
+    /// A session ended with a message of a shared subscription not delivered: another member gets
+    /// it. False if there is none, or not any group of the session's that it can have come from.
+    pub(super) fn redispatch(&mut self, delivery: &Delivery, of: &[Membership]) -> bool {
+        let mut encoding = Encoding::of(&delivery.message);
+        let topic = encoding.publication.topic;
+        let mut groups = Vec::new();
+        self.shared.groups.matching(topic, &mut groups);
+        let group = groups.iter().find(|group| {
+            of.iter().any(|m| {
+                &*m.share == group.share()
+                    && &*m.filter == group.filter()
+                    && topics::matches(&m.filter, topic)
+            })
+        });
+        let Some(group) = group else { return false };
+        let hash = self.shared.seed.hash(topic);
+        self.deal_to(group, hash, ShardSet::default(), &mut encoding, &mut Routed::default());
+        true
+    }
+
+    /// Tells the groups of a session that it came or went.
+    pub(super) fn announce_groups(&mut self, session: SessionKey, online: bool) {
+        let Some(client) = self.clients.sessions.get(session.index()) else { return };
+        for Membership { share, filter } in client.groups() {
+            if self.groups.set_online(share, filter, session, online) {
+                let table = &self.shared.groups;
+                table.set_online(self.id, share, filter, &table.key(filter), online);
+            }
+        }
+    }
+}

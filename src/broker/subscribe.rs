@@ -1,0 +1,234 @@
+//! SUBSCRIBE and UNSUBSCRIBE. MQTT 5.0 sections 3.8 to 3.11.
+
+use super::{
+    Broker, ConnectionKey, SessionKey,
+    client::Membership,
+    receive::encode,
+    retained::RetainedRequest,
+};
+use crate::{
+    codec::{
+        Packet, ReasonCode, ReasonCodes, RetainHandling, Suback, Subscribe, SubscriptionOptions,
+        Unsuback, Unsubscribe, Version,
+    },
+    topics::{self, Subscriber, TopicError},
+};
+
+impl Broker {
+    /// Subscribes, answers, and only then sends what is retained.
+    pub(super) fn on_subscribe(
+        &mut self,
+        key: ConnectionKey,
+        subscribe: &Subscribe<'_>,
+    ) -> Result<(), ReasonCode> {
+        let Some(connection) = self.clients.connections.get(key.index()) else { return Ok(()) };
+        let (session, version) = (connection.session, connection.version);
+        let id = subscribe.subscription_id.map_or(0, |id| id.get());
+        let mut reasons = Vec::with_capacity(subscribe.filters.len());
+        for (filter, options) in subscribe.filters.iter() {
+            let reason = self.subscribe(session, filter, options, id, version);
+            if reason == ReasonCode::ProtocolError {
+                return Err(reason);
+            }
+            reasons.push(reason);
+        }
+        // [MQTT-3.8.4-1], [MQTT-3.8.4-6]
+        self.clients.control(key, |version, out| {
+            let suback = Suback {
+                packet_id: subscribe.packet_id,
+                reasons: ReasonCodes::from(&reasons[..]),
+                reason_string: None,
+                user_properties: <_>::default(),
+            };
+            encode(&Packet::Suback(suback), version, out);
+        });
+        self.fetch_retained(session);
+        Ok(())
+    }
+
+    fn subscribe(
+        &mut self,
+        session: SessionKey,
+        filter: &str,
+        mut options: SubscriptionOptions,
+        id: u32,
+        version: Version,
+    ) -> ReasonCode {
+        if topics::validate_topic_filter(filter, self.config.max_topic_levels).is_err() {
+            return ReasonCode::TopicFilterInvalid; // [MQTT-4.7.3-1]
+        }
+        let Some(client) = self.clients.sessions.get(session.index()) else {
+            return ReasonCode::UnspecifiedError;
+        };
+        let has_room = client.subscription_count() < self.config.max_subscriptions;
+        options.qos = options.qos.min(self.config.max_qos);
+        let granted = ReasonCode::granted(options.qos);
+        let subscriber = Subscriber { session, options: options.to_u8(), id };
+        match topics::parse_shared(filter) {
+            Err(_) => ReasonCode::TopicFilterInvalid, // [MQTT-4.8.2-1], [MQTT-4.8.2-2]
+            // [MQTT-3.8.3-4]; before MQTT 5 there is no such option to set.
+            Ok(Some(_)) if options.no_local && version == Version::V5 => ReasonCode::ProtocolError,
+            Ok(Some((share, filter))) => {
+                let is_member =
+                    client.groups().iter().any(|m| &*m.share == share && &*m.filter == filter);
+                if !is_member && !has_room {
+                    return ReasonCode::QuotaExceeded;
+                }
+                match self.join_group(share, filter, subscriber) {
+                    Ok(()) => granted,
+                    Err(_) => ReasonCode::QuotaExceeded,
+                }
+            }
+            Ok(None) => {
+                if !has_room && !self.is_subscribed(session, filter) {
+                    return ReasonCode::QuotaExceeded;
+                }
+                let existed = self.subscribe_plain(filter, subscriber);
+                let wants_retained = match options.retain_handling {
+                    RetainHandling::SendAtSubscribe => true, // [MQTT-3.3.1-9]
+                    RetainHandling::SendAtNewSubscribe => !existed,   // [MQTT-3.3.1-10]
+                    RetainHandling::DoNotSend => false,      // [MQTT-3.3.1-11]
+                };
+                if wants_retained {
+                    self.want_retained(session, RetainedRequest::new(filter, options, id));
+                }
+                granted
+            }
+        }
+    }
+
+    /// Subscribes and returns whether that subscription existed. `[MQTT-3.8.4-3]`
+    fn subscribe_plain(&mut self, filter: &str, subscriber: Subscriber) -> bool {
+        let subscribed = self.index.subscribe(filter, subscriber);
+        if let Some(key) = &subscribed.first {
+            // Before SUBACK: whoever publishes once the client has that, sees the route.
+            self.shared.routes.add(self.id, key);
+        }
+        if !subscribed.existed {
+            self.stats.subscriptions.add(1);
+            if let Some(client) = self.clients.sessions.get_mut(subscriber.session.index()) {
+                client.subscriptions.push(subscribed.filter);
+            }
+        }
+        subscribed.existed
+    }
+
+    fn is_subscribed(&self, session: SessionKey, filter: &str) -> bool {
+        let client = self.clients.sessions.get(session.index());
+        let id = self.index.find(filter);
+        client.zip(id).is_some_and(|(client, id)| client.subscriptions.contains(&id))
+    }
+
+    fn join_group(
+        &mut self,
+        share: &str,
+        filter: &str,
+        subscriber: Subscriber,
+    ) -> Result<(), TopicError> {
+        let session = subscriber.session;
+        let Some(client) = self.clients.sessions.get_mut(session.index()) else { return Ok(()) };
+        let is_member = client.groups().iter().any(|m| &*m.share == share && &*m.filter == filter);
+        if !is_member {
+            let table = &self.shared.groups;
+            table.join(self.id, share, filter, &table.key(filter), true)?;
+            client.rare().groups.push(Membership { share: share.into(), filter: filter.into() });
+            self.stats.subscriptions.add(1);
+            self.stats.shared_subscriptions.add(1);
+        }
+        self.groups.join(share, filter, subscriber, true);
+        Ok(())
+    }
+
+    /// Unsubscribes, and answers. `[MQTT-3.10.4-4]`, `[MQTT-3.10.4-5]`
+    pub(super) fn on_unsubscribe(
+        &mut self,
+        key: ConnectionKey,
+        unsubscribe: &Unsubscribe<'_>,
+    ) -> Result<(), ReasonCode> {
+        let Some(connection) = self.clients.connections.get(key.index()) else { return Ok(()) };
+        let session = connection.session;
+        let reasons: Vec<_> =
+            unsubscribe.filters.iter().map(|filter| self.unsubscribe(session, filter)).collect();
+        self.clients.control(key, |version, out| {
+            let unsuback = Unsuback {
+                packet_id: unsubscribe.packet_id,
+                reasons: ReasonCodes::from(&reasons[..]),
+                reason_string: None,
+                user_properties: <_>::default(),
+            };
+            encode(&Packet::Unsuback(unsuback), version, out);
+        });
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, session: SessionKey, filter: &str) -> ReasonCode {
+        if topics::validate_topic_filter(filter, usize::MAX).is_err() {
+            return ReasonCode::TopicFilterInvalid;
+        }
+        let Some(client) = self.clients.sessions.get_mut(session.index()) else {
+            return ReasonCode::UnspecifiedError;
+        };
+        let existed = match topics::parse_shared(filter) {
+            Err(_) => return ReasonCode::TopicFilterInvalid,
+            Ok(Some((share, filter))) => {
+                let groups = client.rare.as_mut().map(|rare| &mut rare.groups);
+                let at = groups.as_ref().and_then(|groups| {
+                    groups.iter().position(|m| &*m.share == share && &*m.filter == filter)
+                });
+                match groups.zip(at) {
+                    Some((groups, at)) => {
+                        let membership = groups.swap_remove(at);
+                        self.leave_group(session, &membership);
+                        true
+                    }
+                    None => false,
+                }
+            }
+            Ok(None) => match self.index.find(filter) {
+                Some(id) => {
+                    if let Some(at) = client.subscriptions.iter().position(|f| *f == id) {
+                        client.subscriptions.swap_remove(at);
+                    }
+                    if let Some(rare) = &mut client.rare {
+                        rare.retained.cancel(filter);
+                    }
+                    self.unsubscribe_plain(session, id)
+                }
+                None => false,
+            },
+        };
+        if existed { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted }
+    }
+
+    fn unsubscribe_plain(&mut self, session: SessionKey, filter: topics::FilterId) -> bool {
+        let unsubscribed = self.index.unsubscribe(filter, session);
+        if let Some(key) = &unsubscribed.last {
+            self.shared.routes.remove(self.id, key);
+        }
+        self.stats.subscriptions.sub(unsubscribed.removed.into());
+        unsubscribed.removed
+    }
+
+    fn leave_group(&mut self, session: SessionKey, membership: &Membership) {
+        let Membership { share, filter } = membership;
+        if let Some(was_online) = self.groups.leave(share, filter, session) {
+            let table = &self.shared.groups;
+            table.leave(self.id, share, filter, &table.key(filter), was_online);
+            self.stats.subscriptions.sub(1);
+            self.stats.shared_subscriptions.sub(1);
+        }
+    }
+
+    /// Takes all subscriptions of a session that ends. The list of its shared ones stays.
+    pub(super) fn unsubscribe_all(&mut self, session: SessionKey) {
+        let Some(client) = self.clients.sessions.get_mut(session.index()) else { return };
+        let subscriptions = std::mem::take(&mut client.subscriptions);
+        let groups = client.groups().to_vec();
+        for filter in subscriptions {
+            self.unsubscribe_plain(session, filter);
+        }
+        for membership in &groups {
+            self.leave_group(session, membership);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Time passing, and mail from other shards.
+
+use super::{
+    Broker, ConnectionKey, Effect, Now, SessionKey, Timer,
+    connection::State,
+    deliver::Encoding,
+    mail::ShardMessage,
+    receive::tenths,
+};
+use crate::{
+    codec::ReasonCode,
+    stats::CloseReason,
+};
+
+impl Broker {
+    /// Time has passed: keep-alives, expiries, wills, reports. To be called at least when
+    /// [`Broker::next_deadline`] has come.
+    pub fn on_tick(&mut self, now: Now) {
+        self.set_now(now);
+        let mut fired = std::mem::take(&mut self.fired);
+        self.timers.advance(now.monotonic, |timer| fired.push(timer));
+        for timer in fired.drain(..) {
+            match timer {
+                Timer::Connection(key) => self.on_connection_timer(key),
+                Timer::Session(key) => self.on_session_timer(key),
+            }
+        }
+        self.fired = fired;
+        self.fetch_on();
+        self.sweep_retained();
+        self.report();
+    }
+
+    /// When something is due next, in milliseconds of the broker's clock.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.timers.next_deadline().into_iter().chain(self.next_report()).min()
+    }
+
+    /// Goes on with work that did not fit into the last turn; see [`Broker::has_work`].
+    pub fn on_turn(&mut self, now: Now) {
+        self.set_now(now);
+        self.fetch_on();
+    }
+
+    /// Mail from another shard, in the order in which it was sent.
+    pub fn on_mail(&mut self, now: Now, message: ShardMessage) {
+        self.set_now(now);
+        match message {
+            ShardMessage::Publish(message) => {
+                self.stats.cross_shard_received.add(1);
+                self.deliver_here(None, &mut Encoding::of(&message));
+            }
+            ShardMessage::Shared { group, message, index, tried } => {
+                self.stats.cross_shard_received.add(1);
+                self.on_shared(&group, index, tried, &mut Encoding::of(&message));
+            }
+            ShardMessage::Retain(message) => self.on_retain(message),
+            ShardMessage::RetainedQuery(query) => self.on_retained_query(&query),
+            ShardMessage::RetainedAnswer(answer) => self.on_retained_answer(*answer),
+        }
+    }
+
+    /// Other shards have taken in what was sent to them: publishers may go on.
+    pub fn on_credit(&mut self) {
+        for key in std::mem::take(&mut self.starved) {
+            let Some(connection) = self.clients.connections.get_mut(key.index()) else { continue };
+            if std::mem::take(&mut connection.paused) {
+                self.effects.push(Effect::Resume(key));
+            }
+        }
+    }
+
+    /// Whether publishers wait for other shards.
+    pub fn is_starved(&self) -> bool {
+        !self.starved.is_empty()
+    }
+
+    fn on_connection_timer(&mut self, key: ConnectionKey) {
+        let now = tenths(self.now.monotonic);
+        let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
+        if connection.timer_at == 0 || connection.timer_at > now {
+            return;
+        }
+        connection.timer_at = 0;
+        match connection.state {
+            State::AwaitConnect | State::Authenticating => {
+                self.abort(key, CloseReason::ConnectTimeout);
+            }
+            State::Closing => self.effects.push(Effect::Abort(key)),
+            State::Connected => self.check_connected(key, now),
+        }
+    }
+
+    /// Keep-alive, and progress of a slow client. Sets the timer for when to look again.
+    fn check_connected(&mut self, key: ConnectionKey, now: u32) {
+        let Some(connection) = self.clients.connections.get(key.index()) else { return };
+        let alive_until = match connection.keep_alive {
+            0 => u32::MAX,
+            // [MQTT-3.1.2-22]
+            seconds => connection.last_packet + u32::from(seconds) * 15,
+        };
+        let blocked = connection.outbox.as_ref().filter(|outbox| outbox.is_blocked());
+        let moves_until = blocked.map_or(u32::MAX, |outbox| {
+            tenths((outbox.progress_at() + self.config.send_timeout).next_multiple_of(100))
+        });
+        if alive_until <= now {
+            self.close(key, CloseReason::KeepAliveTimeout, Some(ReasonCode::KeepAliveTimeout));
+        } else if moves_until <= now {
+            self.close(key, CloseReason::SlowConsumer, Some(ReasonCode::QuotaExceeded));
+        } else if alive_until.min(moves_until) < u32::MAX {
+            self.arm_connection(key, u64::from(alive_until.min(moves_until)) * 100);
+        }
+    }
+
+    fn on_session_timer(&mut self, key: SessionKey) {
+        let now = tenths(self.now.monotonic);
+        let Some(client) = self.clients.sessions.get_mut(key.index()) else { return };
+        if client.timer_at == 0 || client.timer_at > now {
+            return;
+        }
+        client.timer_at = 0;
+        self.on_session_deadline(key);
+    }
+}
