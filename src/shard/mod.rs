@@ -1,3 +1,254 @@
-//! To be written.
+//! The reactor: one thread with its own event loop, descriptor table, listeners and broker core.
+//!
+//! A turn of the loop runs the tasks whose sockets are ready, and each hands the bytes it read to
+//! the broker core at once. The loop's root future runs last: it passes mail on to other shards,
+//! takes theirs in, and writes every outbox that has something, in this order. A client can act on
+//! an acknowledgement only after the message that it is for is in line on every other shard.
 
 pub mod capacity;
+mod accept;
+mod connection;
+mod driver;
+mod server;
+mod settings;
+mod turn;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, VecDeque},
+    net::{IpAddr, SocketAddr},
+    os::fd::{BorrowedFd, OwnedFd, RawFd},
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
+    task::Waker,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+pub use driver::DriverKind;
+pub use server::{Server, StartError};
+
+use crate::{
+    broker::{Broker, ConnectionKey, Now, ShardMessage},
+    cli::Settings,
+    mesh::{Endpoint, HandoverReceiver, HandoverSender},
+    stats::ShardStats,
+    transport::{Listener, Socket},
+};
+
+/// The bytes read from a connection in one go.
+const READ_BUFFER: usize = 64 * 1024;
+
+/// What shards and the control plane send to a shard.
+pub enum Envelope {
+    /// Mail from one broker core to another.
+    Mail(ShardMessage),
+    /// A connection whose home this shard is.
+    Connection(Box<Arrival>),
+    /// Stop: say goodbye, and end when everybody is gone, or this long from now.
+    Drain(Duration),
+}
+
+/// A connection on the way to its home shard.
+pub struct Arrival {
+    peer: SocketAddr,
+    descriptor: Descriptor,
+    /// The CONNECT packet, and what came behind it.
+    bytes: Vec<u8>,
+}
+
+/// A descriptor on its way to another shard.
+enum Descriptor {
+    /// The shards share one descriptor table.
+    Here(OwnedFd),
+    /// It travels by [`HandoverSender`], under this token.
+    Sent(u64),
+}
+
+/// How descriptors get from shard to shard, if their tables are separate.
+pub(crate) struct Handover {
+    senders: Vec<HandoverSender>,
+    receiver: RefCell<HandoverReceiver>,
+    next_token: Cell<u64>,
+    /// Those that did not fit; tried again each turn.
+    waiting: RefCell<VecDeque<(usize, u64, Socket, Box<Arrival>)>>,
+}
+
+/// One shard: what its tasks share.
+pub(crate) struct Shard {
+    settings: Arc<Settings>,
+    broker: RefCell<Broker>,
+    endpoint: Endpoint<Envelope>,
+    handover: Option<Handover>,
+    stats: Arc<ShardStats>,
+    all_stats: Vec<Arc<ShardStats>>,
+    addresses: Option<Arc<AddressCounts>>,
+    listeners: RefCell<Vec<Rc<Listener>>>,
+    /// The connections that this shard's descriptor table holds at the most.
+    max_open: u64,
+    sockets: RefCell<Vec<Slot>>,
+    buffer: RefCell<Box<[u8]>>,
+    /// Tasks of connections that are not read from.
+    paused: RefCell<HashMap<u32, Waker>>,
+    /// Tasks that go on in the next turn.
+    next_turn: RefCell<Vec<Waker>>,
+    /// Connections whose writer task could not be made for want of a descriptor.
+    unwritten: RefCell<Vec<ConnectionKey>>,
+    outgoing: RefCell<Vec<Vec<Envelope>>>,
+    root: RefCell<Option<Waker>>,
+    asleep: Cell<bool>,
+    now: Cell<Now>,
+    clock: Clock,
+    draining: Cell<bool>,
+    drain_until: Cell<Option<Instant>>,
+}
+
+/// The descriptor of a connection, and which use of the number it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Slot {
+    descriptor: Option<RawDescriptor>,
+    use_count: u32,
+}
+
+/// A descriptor number that is not -1, so that `Option` costs nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RawDescriptor(std::num::NonZeroI32);
+
+impl RawDescriptor {
+    fn new(descriptor: RawFd) -> Option<Self> {
+        std::num::NonZeroI32::new(descriptor.wrapping_add(1)).map(Self)
+    }
+
+    /// # Safety
+    /// The descriptor must be open for as long as the result is used.
+    unsafe fn borrow<'a>(self) -> BorrowedFd<'a> {
+        // SAFETY: as the caller promises.
+        unsafe { BorrowedFd::borrow_raw(self.0.get() - 1) }
+    }
+}
+
+/// The clocks of a shard.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// A clock that starts now, but not at 0, which stands for "never" in some places.
+    pub fn new() -> Self {
+        let now = Instant::now();
+        Self { start: now.checked_sub(Duration::from_secs(1)).unwrap_or(now) }
+    }
+
+    /// The present.
+    pub fn now(self) -> Now {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now {
+            monotonic: self.start.elapsed().as_millis() as u64,
+            unix: unix.as_millis() as u64,
+        }
+    }
+}
+
+/// The open connections by source address, over all shards; only kept if they are capped.
+#[derive(Debug)]
+pub(crate) struct AddressCounts {
+    counts: Mutex<HashMap<IpAddr, u32>>,
+    max: u32,
+}
+
+impl AddressCounts {
+    /// Allows `max` connections from each address.
+    pub fn new(max: u32) -> Self {
+        Self { counts: Mutex::default(), max }
+    }
+
+    /// Counts one more, unless that would be too many.
+    fn admit(&self, address: IpAddr) -> bool {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        let admitted = *count < self.max;
+        *count += u32::from(admitted);
+        admitted
+    }
+
+    /// Counts one less.
+    fn release(&self, address: IpAddr) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&address) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.remove(&address);
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// The present, as of the start of the turn.
+    fn now(&self) -> Now {
+        self.now.get()
+    }
+
+    /// Something is about to happen: the turn has begun, and is to be ended by the root future.
+    fn touch(&self) {
+        if self.asleep.replace(false) {
+            self.endpoint.awake();
+            self.now.set(self.clock.now());
+        }
+        if let Some(root) = &*self.root.borrow() {
+            root.wake_by_ref();
+        }
+    }
+
+    /// Notes a connection's descriptor, for writing. Returns which use of the number it is.
+    fn register(&self, key: ConnectionKey, descriptor: BorrowedFd<'_>) -> u32 {
+        use std::os::fd::AsRawFd;
+        let mut sockets = self.sockets.borrow_mut();
+        let at = key.0 as usize;
+        if sockets.len() <= at {
+            sockets.resize(at + 1, Slot::default());
+        }
+        let Some(slot) = sockets.get_mut(at) else { return 0 };
+        slot.descriptor = RawDescriptor::new(descriptor.as_raw_fd());
+        slot.use_count = slot.use_count.wrapping_add(1);
+        slot.use_count
+    }
+
+    /// Forgets a connection's descriptor, before it is closed.
+    fn unregister(&self, key: ConnectionKey) {
+        if let Some(slot) = self.sockets.borrow_mut().get_mut(key.0 as usize) {
+            slot.descriptor = None;
+        }
+    }
+
+    /// The descriptor of a connection that is open, and which use of the number it is.
+    fn descriptor(&self, key: ConnectionKey) -> Option<(BorrowedFd<'_>, u32)> {
+        let slot = *self.sockets.borrow().get(key.0 as usize)?;
+        // SAFETY: a connection's task unregisters its descriptor before it closes it, on this
+        // thread, and no caller keeps the result beyond its own turn.
+        Some((unsafe { slot.descriptor?.borrow() }, slot.use_count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn connections_of_one_address_are_capped_and_given_back() {
+        let counts = AddressCounts::new(2);
+        let (a, b) = ([127, 0, 0, 1].into(), [127, 0, 0, 2].into());
+        assert!(counts.admit(a) && counts.admit(a) && counts.admit(b));
+        assert!(!counts.admit(a));
+        counts.release(a);
+        assert!(counts.admit(a));
+        counts.release(b);
+        assert_eq!(counts.counts.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_slot_takes_eight_bytes() {
+        assert_eq!(size_of::<Slot>(), 8);
+    }
+}

@@ -1,0 +1,125 @@
+//! Accepting connections: as many as the limits allow, and no faster.
+
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use super::Shard;
+use crate::{
+    limits,
+    transport::{Accepted, Listener, Socket},
+};
+
+/// How long a listener waits when there is no room for a connection.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The least time between two warnings about that.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+
+impl Shard {
+    /// The task of one listener.
+    pub(super) async fn accept_from(self: Rc<Self>, listener: Rc<Listener>) {
+        let mut rate = self.settings.connections.connect_rate.map(|rate| Rate::new(rate.get()));
+        let mut warned: Option<Instant> = None;
+        while listener.readable().await.is_ok() {
+            if self.draining.get() {
+                return;
+            }
+            self.touch();
+            let pause = match self.accept_some(&listener, rate.as_mut()) {
+                Outcome::Waiting => continue,
+                Outcome::Closed => return,
+                Outcome::TooFast(pause) => pause,
+                Outcome::Full(why) => {
+                    self.stats.accept_paused.add(1);
+                    if warned.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
+                        warned = Some(Instant::now());
+                        tracing::warn!(
+                            shard = self.endpoint.id(),
+                            connections = self.broker.borrow().connections(),
+                            "accepting is paused: {why}; clients wait in the backlog. Raise the \
+                             descriptor limit (ulimit -n) or --shards, or lower the load"
+                        );
+                    }
+                    PAUSE
+                }
+            };
+            monoio::time::sleep(pause).await;
+        }
+    }
+
+    fn accept_some(self: &Rc<Self>, listener: &Listener, mut rate: Option<&mut Rate>) -> Outcome {
+        for _ in 0..limits::ACCEPTS_PER_TURN {
+            if self.broker.borrow().connections() as u64 >= self.max_open {
+                return Outcome::Full("this shard's descriptor table is full".into());
+            }
+            if let Some(pause) = rate.as_mut().and_then(|rate| rate.take().err()) {
+                return Outcome::TooFast(pause);
+            }
+            let (descriptor, peer) = match listener.accept() {
+                Accepted::Connection(descriptor, peer) => (descriptor, peer),
+                Accepted::Nothing => return Outcome::Waiting,
+                Accepted::Exhausted(error) => return Outcome::Full(error.to_string()),
+                Accepted::Closed => return Outcome::Closed,
+            };
+            self.stats.connections_accepted.add(1);
+            if self.is_full() {
+                self.stats.connections_refused.add(1);
+                continue;
+            }
+            if self.addresses.as_ref().is_some_and(|counts| !counts.admit(peer.ip())) {
+                self.stats.connections_refused.add(1);
+                tracing::debug!(%peer, "refused: too many connections from this address");
+                continue;
+            }
+            match Socket::new(descriptor) {
+                Ok(socket) => self.open(socket, peer, &[]),
+                Err(error) => tracing::warn!(%peer, %error, "a connection could not be watched"),
+            }
+        }
+        Outcome::Waiting
+    }
+
+    /// Whether far more connections are open than clients may connect: those are not even told.
+    /// Up to that, the answer to CONNECT tells them.
+    fn is_full(&self) -> bool {
+        let Some(max) = self.settings.connections.max else { return false };
+        let open: u64 = self.all_stats.iter().map(|stats| stats.connections_open.get()).sum();
+        let max = u64::from(max.get());
+        open >= max + max / 10 + 100
+    }
+}
+
+enum Outcome {
+    Waiting,
+    Closed,
+    TooFast(Duration),
+    Full(String),
+}
+
+/// A token bucket that holds one second's worth.
+struct Rate {
+    per_second: f64,
+    tokens: f64,
+    at: Instant,
+}
+
+impl Rate {
+    fn new(per_second: u32) -> Self {
+        let per_second = f64::from(per_second);
+        Self { per_second, tokens: per_second, at: Instant::now() }
+    }
+
+    /// Takes a token, or says how long it takes until there is one.
+    fn take(&mut self) -> Result<(), Duration> {
+        let now = Instant::now();
+        let earned = now.duration_since(self.at).as_secs_f64() * self.per_second;
+        self.at = now;
+        self.tokens = (self.tokens + earned).min(self.per_second);
+        if self.tokens >= 1.0 {
+            self.tokens -= 1.0;
+            return Ok(());
+        }
+        Err(Duration::from_secs_f64((1.0 - self.tokens) / self.per_second))
+    }
+}

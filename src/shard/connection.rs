@@ -1,0 +1,232 @@
+//! The task of one connection: waits until there is something to read, reads it, and gives it to
+//! the broker core. There is one for every client, so what it holds while it waits is what a
+//! client costs.
+
+use std::{
+    future::poll_fn,
+    io,
+    os::fd::AsFd,
+    rc::Rc,
+    task::Poll,
+};
+
+use thin_vec::ThinVec;
+
+use super::{Arrival, Descriptor, Envelope, Shard};
+use crate::{
+    broker::{ConnectionKey, NextStep},
+    stats::CloseReason,
+    topics::ShardId,
+    transport::Socket,
+};
+
+/// The bytes that a turn may encode before it is ended early, so that memory stays in the
+/// processor's caches and outboxes do not fill up while their sockets are empty.
+const ENCODED_PER_TURN: usize = 256 * 1024;
+
+/// What the task does next.
+enum Step {
+    /// Wait for bytes and read them.
+    Read,
+    /// Go on with the bytes at hand in the next turn.
+    Yield,
+    /// Go on with the bytes at hand when the broker says so.
+    Pause,
+    /// Pass the connection on.
+    HandOver(ShardId),
+    /// It is over.
+    Close(CloseReason),
+}
+
+impl Shard {
+    /// Takes a connection in and spawns its task; `bytes` have been read from it already.
+    pub(super) fn open(self: &Rc<Self>, socket: Socket, peer: std::net::SocketAddr, bytes: &[u8]) {
+        let key = self.broker.borrow_mut().on_accepted(self.now(), peer);
+        self.register(key, socket.as_fd());
+        let shard = Rc::clone(self);
+        let mut unread = ThinVec::from(bytes);
+        // An `async` block holds each of these once; the parameters of an `async fn` are held
+        // twice.
+        monoio::spawn(async move {
+            let mut step = if unread.is_empty() { Step::Read } else { Step::Yield };
+            loop {
+                step = match step {
+                    Step::Read => match socket.readable().await {
+                        Ok(()) => shard.read(key, &socket, &mut unread),
+                        Err(_) => Step::Close(CloseReason::IoError),
+                    },
+                    Step::Yield => {
+                        shard.wait_for_turn().await;
+                        shard.handle_unread(key, &mut unread)
+                    }
+                    Step::Pause => {
+                        shard.wait_for_resume(key).await;
+                        shard.handle_unread(key, &mut unread)
+                    }
+                    Step::HandOver(to) => {
+                        shard.hand_over(key, socket, to, &unread);
+                        return;
+                    }
+                    Step::Close(reason) => {
+                        shard.closed(key, reason);
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Reads once, and handles what came.
+    fn read(
+        self: &Rc<Self>,
+        key: ConnectionKey,
+        socket: &Socket,
+        unread: &mut ThinVec<u8>,
+    ) -> Step {
+        self.touch();
+        let mut buffer = self.buffer.borrow_mut();
+        let received = match socket.receive(&mut buffer) {
+            Ok(0) => return Step::Close(CloseReason::PeerClosed),
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Step::Read,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                return Step::Close(CloseReason::PeerClosed);
+            }
+            Err(_) => return Step::Close(CloseReason::IoError),
+        };
+        let bytes = buffer.get(..received).unwrap_or_default();
+        if !unread.is_empty() {
+            unread.extend_from_slice(bytes);
+            drop(buffer);
+            return self.handle_unread(key, unread);
+        }
+        let (consumed, step) = self.handle(key, bytes);
+        unread.extend_from_slice(bytes.get(consumed..).unwrap_or_default());
+        step
+    }
+
+    fn handle_unread(self: &Rc<Self>, key: ConnectionKey, unread: &mut ThinVec<u8>) -> Step {
+        self.touch();
+        let (consumed, step) = self.handle(key, unread);
+        if consumed >= unread.len() {
+            *unread = ThinVec::new();
+        } else {
+            unread.drain(..consumed);
+        }
+        step
+    }
+
+    fn handle(self: &Rc<Self>, key: ConnectionKey, bytes: &[u8]) -> (usize, Step) {
+        // What other shards have sent before these bytes were sent, happened before: a retained
+        // message may be in the mailbox whose acknowledgement this client has heard of.
+        if !self.endpoint.is_empty() {
+            self.receive_mail();
+        }
+        let mut broker = self.broker.borrow_mut();
+        let progress = broker.on_bytes(self.now(), key, bytes);
+        let full = broker.encoded_bytes() > ENCODED_PER_TURN;
+        drop(broker);
+        if full {
+            self.end_turn();
+        }
+        let step = match progress.next {
+            NextStep::Read => Step::Read,
+            NextStep::Yield => Step::Yield,
+            NextStep::Pause => Step::Pause,
+            NextStep::HandOver(to) => Step::HandOver(to),
+        };
+        (progress.consumed, step)
+    }
+
+    /// The connection's task is over.
+    fn closed(&self, key: ConnectionKey, reason: CloseReason) {
+        self.touch();
+        self.unregister(key);
+        self.paused.borrow_mut().remove(&key.0);
+        let mut broker = self.broker.borrow_mut();
+        if let (Some(addresses), Some(peer)) = (&self.addresses, broker.peer(key)) {
+            addresses.release(peer.ip());
+        }
+        broker.on_closed(self.now(), key, reason);
+    }
+
+    /// Sends a connection to its home shard, with the bytes read so far.
+    fn hand_over(&self, key: ConnectionKey, socket: Socket, to: ShardId, bytes: &[u8]) {
+        self.touch();
+        self.unregister(key);
+        let mut broker = self.broker.borrow_mut();
+        let Some(peer) = broker.peer(key) else { return };
+        broker.on_handed_over(key);
+        drop(broker);
+        self.stats.handovers_sent.add(1);
+        let to = usize::from(to.0);
+        let Some(handover) = &self.handover else {
+            match rustix::io::fcntl_dupfd_cloexec(&socket, 0) {
+                Ok(descriptor) => {
+                    let descriptor = Descriptor::Here(descriptor);
+                    let arrival = Arrival { peer, descriptor, bytes: bytes.to_vec() };
+                    self.stage(to, Envelope::Connection(Box::new(arrival)));
+                }
+                Err(_) => self.stats.handovers_failed.add(1),
+            }
+            return;
+        };
+        let token = handover.next_token.get();
+        handover.next_token.set(token + 1);
+        let arrival =
+            Box::new(Arrival { peer, descriptor: Descriptor::Sent(token), bytes: bytes.to_vec() });
+        handover.waiting.borrow_mut().push_back((to, token, socket, arrival));
+    }
+
+    /// Takes in a connection that another shard has accepted.
+    pub(super) fn on_arrival(self: &Rc<Self>, arrival: Arrival) {
+        let descriptor = match (arrival.descriptor, &self.handover) {
+            (Descriptor::Here(descriptor), _) => Ok(descriptor),
+            (Descriptor::Sent(token), Some(handover)) => {
+                handover.receiver.borrow_mut().take(token)
+            }
+            (Descriptor::Sent(_), None) => Err(io::ErrorKind::NotFound.into()),
+        };
+        match descriptor.and_then(Socket::new) {
+            Ok(socket) => {
+                self.stats.handovers_received.add(1);
+                self.open(socket, arrival.peer, &arrival.bytes);
+            }
+            Err(error) => {
+                self.stats.handovers_failed.add(1);
+                if let Some(addresses) = &self.addresses {
+                    addresses.release(arrival.peer.ip());
+                }
+                tracing::warn!(peer = %arrival.peer, %error, "a connection was lost on its way to \
+                    its home shard; the client has to connect again");
+            }
+        }
+    }
+
+    async fn wait_for_turn(&self) {
+        let mut waited = false;
+        poll_fn(|cx| {
+            if std::mem::replace(&mut waited, true) {
+                return Poll::Ready(());
+            }
+            self.next_turn.borrow_mut().push(cx.waker().clone());
+            self.touch();
+            Poll::Pending
+        })
+        .await;
+    }
+
+    async fn wait_for_resume(&self, key: ConnectionKey) {
+        let mut waited = false;
+        poll_fn(|cx| {
+            let mut paused = self.paused.borrow_mut();
+            if std::mem::replace(&mut waited, true) && !paused.contains_key(&key.0) {
+                return Poll::Ready(());
+            }
+            paused.insert(key.0, cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}

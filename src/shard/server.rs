@@ -1,0 +1,341 @@
+//! Starting and stopping all shards.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, VecDeque},
+    io,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    rc::Rc,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use super::{
+    AddressCounts, Clock, DriverKind, Envelope, Handover, READ_BUFFER, Shard,
+    capacity::Capacity,
+    settings::{broker_config, listener_options},
+};
+use crate::{
+    auth::Anonymous,
+    broker::{Broker, Config, Shared},
+    cli::Settings,
+    mesh::{self, Endpoint, HandoverReceiver, HandoverSender, Sender},
+    stats::ShardStats,
+    topics::{HashSeed, ShardId},
+    transport::{Listener, Socket},
+};
+
+/// The descriptors that a shard keeps back from connections, for writer tasks and the like.
+const RESERVED_DESCRIPTORS: u64 = 64;
+/// How many connections may arrive at a shard ahead of their turn.
+const MAX_PARKED: usize = 65_536;
+/// How long to wait for a shard beyond the time that it was given to drain.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A running broker. Dropping it leaves the shards running; see [`Server::shut_down`].
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    driver: DriverKind,
+    sender: Sender<Envelope>,
+    shards: Vec<JoinHandle<io::Result<()>>>,
+    stats: Vec<Arc<ShardStats>>,
+    shutdown_timeout: Duration,
+    _reserved: Vec<OwnedFd>,
+}
+
+/// Why a broker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {error}; {}", remedy(.error))]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+    /// io_uring was asked for and is not to be had.
+    #[error(
+        "--driver io_uring: the kernel refuses it ({0}). Allow io_uring_setup in the container's \
+         seccomp profile and set the sysctl kernel.io_uring_disabled to 0, or use --driver epoll"
+    )]
+    Driver(io::Error),
+    /// The operating system refuses something that shards need.
+    #[error("cannot start the shards: {0}; see the descriptor and thread limits (ulimit -n, -u)")]
+    System(#[from] io::Error),
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program, perhaps another broker, uses that port: stop it or choose another \
+             port with --listen"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need the capability CAP_NET_BIND_SERVICE"
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address: see `ip address`",
+        _ => "choose another address with --listen",
+    }
+}
+
+/// What all shards are made from.
+struct Plan {
+    settings: Arc<Settings>,
+    config: Arc<Config>,
+    shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
+    address_counts: Option<Arc<AddressCounts>>,
+    driver: DriverKind,
+    clock: Clock,
+    max_open: u64,
+}
+
+impl Server {
+    /// Starts the shards; returns when all of them listen.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Nothing is left running then, but threads that end by themselves.
+    pub fn start(settings: Settings, capacity: &Capacity) -> Result<Self, StartError> {
+        let settings = Arc::new(settings);
+        let driver = DriverKind::choose(settings.shards.driver).map_err(StartError::Driver)?;
+        let count = settings.shards.count;
+        let mut reserved = Vec::new();
+        let mut addresses = Vec::new();
+        for &address in &settings.listeners.addresses {
+            check_free(address)?;
+            let (socket, address) = Listener::reserve(address)
+                .map_err(|error| StartError::Listen { address, error })?;
+            reserved.push(socket);
+            addresses.push(address);
+        }
+        let mut seeds = [0; 5];
+        for seed in &mut seeds {
+            *seed = getrandom::u64().map_err(io::Error::other)?;
+        }
+        let [a, b, c, d, random] = seeds;
+        let max_shapes = settings.shards.max_filter_shapes;
+        let shared = Arc::new(Shared::new(count, max_shapes, HashSeed::new([a, b, c, d])));
+        let plan = Arc::new(Plan {
+            config: Arc::new(broker_config(&settings)),
+            addresses: addresses.clone(),
+            address_counts: settings
+                .connections
+                .max_per_address
+                .map(|max| Arc::new(AddressCounts::new(max.get()))),
+            driver,
+            clock: Clock::new(),
+            max_open: max_open(&settings, capacity),
+            settings: Arc::clone(&settings),
+            shared: Arc::clone(&shared),
+        });
+        let endpoints = mesh::mesh(count, settings.shards.mesh_credit)?;
+        let Some(sender) = endpoints.first().map(Endpoint::sender) else {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput).into());
+        };
+        let shards = spawn(&plan, endpoints, random)?;
+        Ok(Self {
+            addresses,
+            driver,
+            sender,
+            shards,
+            stats: shared.stats.clone(),
+            shutdown_timeout: settings.shards.shutdown_timeout,
+            _reserved: reserved,
+        })
+    }
+
+    /// Where the broker listens, with the ports that 0 came to mean.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The driver that the shards run on.
+    pub fn driver(&self) -> DriverKind {
+        self.driver
+    }
+
+    /// The counters of every shard.
+    pub fn stats(&self) -> &[Arc<ShardStats>] {
+        &self.stats
+    }
+
+    /// Stops: no connection is accepted any more, clients are told, what is queued for them is
+    /// written, and the shards end; after the shutdown timeout at the latest. True if everybody
+    /// was gone by then.
+    pub fn shut_down(self) -> bool {
+        let deadline = Instant::now() + self.shutdown_timeout + GRACE;
+        for shard in 0..self.shards.len() {
+            self.sender.send(shard, vec![Envelope::Drain(self.shutdown_timeout)]);
+        }
+        for shard in self.shards {
+            while !shard.is_finished() {
+                if Instant::now() > deadline {
+                    return false;
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+            if !matches!(shard.join(), Ok(Ok(()))) {
+                return false;
+            }
+        }
+        self.stats.iter().map(|stats| stats.connections_open.get()).sum::<u64>() == 0
+    }
+
+    /// Waits until a shard ends, which none does by itself unless something is badly wrong.
+    pub fn has_failed(&self) -> bool {
+        self.shards.iter().any(JoinHandle::is_finished)
+    }
+}
+
+/// `SO_REUSEPORT` lets a second broker of the same user listen beside the first one, and take half
+/// of its clients: so a port that somebody listens on is looked for without it.
+fn check_free(address: SocketAddr) -> Result<(), StartError> {
+    if address.port() == 0 {
+        return Ok(());
+    }
+    match std::net::TcpListener::bind(address) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(StartError::Listen { address, error }),
+    }
+}
+
+/// The connections that one shard's descriptor table holds at the most.
+fn max_open(settings: &Settings, capacity: &Capacity) -> u64 {
+    let per_table = capacity.per_table.saturating_sub(RESERVED_DESCRIPTORS).max(1);
+    match settings.shards.separate_descriptor_tables {
+        true => per_table,
+        false => (per_table / settings.shards.count as u64).max(1),
+    }
+}
+
+fn spawn(
+    plan: &Arc<Plan>,
+    endpoints: Vec<Endpoint<Envelope>>,
+    random: u64,
+) -> Result<Vec<JoinHandle<io::Result<()>>>, StartError> {
+    let separate = plan.settings.shards.separate_descriptor_tables && endpoints.len() > 1;
+    let mut senders = Vec::new();
+    let mut receivers = Vec::new();
+    for _ in 0..if separate { endpoints.len() } else { 0 } {
+        let (sender, receiver) = mesh::handover(MAX_PARKED)?;
+        senders.push(sender);
+        receivers.push(Some(receiver));
+    }
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let (report, reports) = mpsc::channel();
+    let mut threads = Vec::new();
+    for (id, endpoint) in endpoints.into_iter().enumerate() {
+        let plan = Arc::clone(plan);
+        let handover = receivers
+            .get_mut(id)
+            .and_then(Option::take)
+            .map(|receiver| (senders.clone(), receiver));
+        let core = cores.get(id % cores.len().max(1)).copied();
+        let core = core.filter(|_| plan.settings.shards.pin);
+        let report = report.clone();
+        let thread = thread::Builder::new().name(format!("shard-{id}")).spawn(move || {
+            if let Some(core) = core {
+                core_affinity::set_for_current(core);
+            }
+            run_shard(&plan, endpoint, handover, random.wrapping_add(id as u64), &report)
+        })?;
+        threads.push(thread);
+    }
+    drop(report);
+    for result in reports.iter().take(threads.len()) {
+        result?;
+    }
+    Ok(threads)
+}
+
+type Report = mpsc::Sender<Result<(), StartError>>;
+
+/// The life of one shard's thread.
+fn run_shard(
+    plan: &Plan,
+    endpoint: Endpoint<Envelope>,
+    handover: Option<(Vec<HandoverSender>, HandoverReceiver)>,
+    random: u64,
+    report: &Report,
+) -> io::Result<()> {
+    // Everything that the shards share is open by now; from here on each has its own table.
+    if handover.is_some() {
+        mesh::unshare_descriptor_table()?;
+    }
+    let settings = &plan.settings;
+    plan.driver.run(async {
+        let (shard, wake) = match make_shard(plan, endpoint, handover, random) {
+            Ok(shard) => shard,
+            Err(error) => {
+                let _ = report.send(Err(error.into()));
+                return;
+            }
+        };
+        let options = listener_options(settings);
+        for &address in &plan.addresses {
+            match Listener::open(address, &options) {
+                Ok(listener) => shard.listeners.borrow_mut().push(Rc::new(listener)),
+                Err(error) => {
+                    let _ = report.send(Err(StartError::Listen { address, error }));
+                    return;
+                }
+            }
+        }
+        for listener in shard.listeners.borrow().iter() {
+            monoio::spawn(Rc::clone(&shard).accept_from(Rc::clone(listener)));
+        }
+        monoio::spawn(Rc::clone(&shard).watch_mailbox(wake));
+        monoio::spawn(Rc::clone(&shard).watch_clock());
+        let _ = report.send(Ok(()));
+        shard.run().await;
+    })
+}
+
+fn make_shard(
+    plan: &Plan,
+    endpoint: Endpoint<Envelope>,
+    handover: Option<(Vec<HandoverSender>, HandoverReceiver)>,
+    random: u64,
+) -> io::Result<(Rc<Shard>, Socket)> {
+    let id = endpoint.id();
+    let now = plan.clock.now();
+    let authenticator = Anonymous { allowed: plan.settings.listeners.allow_anonymous };
+    let (config, shared) = (Arc::clone(&plan.config), Arc::clone(&plan.shared));
+    let shard_id = ShardId(id as u16);
+    let broker = Broker::new(shard_id, config, shared, Box::new(authenticator), now, random);
+    let wake = Socket::duplicate(endpoint.wake_fd())?;
+    let shards = endpoint.shards();
+    let shard = Rc::new(Shard {
+        settings: Arc::clone(&plan.settings),
+        broker: RefCell::new(broker),
+        handover: handover.map(|(senders, receiver)| Handover {
+            senders,
+            receiver: RefCell::new(receiver),
+            // Tokens of different senders never meet.
+            next_token: Cell::new((id as u64) << 48),
+            waiting: RefCell::new(VecDeque::new()),
+        }),
+        stats: plan.shared.stats.get(id).cloned().unwrap_or_default(),
+        all_stats: plan.shared.stats.clone(),
+        addresses: plan.address_counts.clone(),
+        listeners: RefCell::default(),
+        max_open: plan.max_open,
+        sockets: RefCell::default(),
+        buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
+        paused: RefCell::new(HashMap::new()),
+        next_turn: RefCell::default(),
+        unwritten: RefCell::default(),
+        outgoing: RefCell::new((0..shards).map(|_| Vec::new()).collect()),
+        root: RefCell::default(),
+        asleep: Cell::new(false),
+        now: Cell::new(now),
+        clock: plan.clock,
+        draining: Cell::new(false),
+        drain_until: Cell::new(None),
+        endpoint,
+    });
+    Ok((shard, wake))
+}

@@ -1,0 +1,332 @@
+//! The end of a turn: mail out, mail in, effects, and then all outboxes.
+
+use std::{
+    future::poll_fn,
+    io::{self, IoSlice},
+    rc::Rc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use super::{Envelope, Shard};
+use crate::{
+    broker::{Broker, ConnectionKey, Effect},
+    mesh::{OUTSIDE, SendError},
+    topics::ShardId,
+    transport::Socket,
+};
+
+/// The slices of one vectored write.
+const SLICES: usize = 64;
+/// Time goes by in steps no longer than this.
+const LONGEST_SLEEP: Duration = Duration::from_millis(250);
+/// And no shorter.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(10);
+/// The batches taken from the mailbox before the outboxes are written.
+const BATCHES_PER_TURN: usize = 256;
+
+impl Shard {
+    /// The root future: ends each turn, and is ready when the shard has drained.
+    pub(super) async fn run(self: Rc<Self>) {
+        poll_fn(|cx| {
+            if self.root.borrow().is_none() {
+                *self.root.borrow_mut() = Some(cx.waker().clone());
+            }
+            if self.asleep.replace(false) {
+                self.endpoint.awake();
+            }
+            self.now.set(self.clock.now());
+            self.end_turn();
+            if self.has_drained() {
+                return Poll::Ready(());
+            }
+            let more = self.broker.borrow().has_work() || !self.next_turn.borrow().is_empty();
+            if more || !self.endpoint.prepare_sleep() {
+                // Another turn, but only after the sockets had theirs: through a task.
+                self.go_on();
+            } else {
+                self.asleep.set(true);
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Wakes what waits for the next turn.
+    fn go_on(self: &Rc<Self>) {
+        let wakers = std::mem::take(&mut *self.next_turn.borrow_mut());
+        if wakers.is_empty() {
+            let shard = Rc::clone(self);
+            monoio::spawn(async move { shard.touch() });
+        }
+        for waker in wakers {
+            waker.wake();
+        }
+    }
+
+    /// Wakes the shard when another one has sent something while it slept.
+    pub(super) async fn watch_mailbox(self: Rc<Self>, wake: Socket) {
+        while wake.readable().await.is_ok() {
+            self.endpoint.clear_wake();
+            self.touch();
+        }
+    }
+
+    /// Lets time pass.
+    pub(super) async fn watch_clock(self: Rc<Self>) {
+        loop {
+            let deadline = self.broker.borrow().next_deadline();
+            let sleep = deadline.map_or(LONGEST_SLEEP, |at| {
+                Duration::from_millis(at.saturating_sub(self.clock.now().monotonic))
+            });
+            monoio::time::sleep(sleep.clamp(SHORTEST_SLEEP, LONGEST_SLEEP)).await;
+            self.touch();
+            let now = self.clock.now();
+            self.now.set(now);
+            self.broker.borrow_mut().on_tick(now);
+            for key in std::mem::take(&mut *self.unwritten.borrow_mut()) {
+                let written = self.write(&mut self.broker.borrow_mut(), key);
+                if written == Written::Blocked {
+                    self.spawn_writer(key);
+                }
+            }
+        }
+    }
+
+    /// Passes on what the turn has produced.
+    pub(super) fn end_turn(self: &Rc<Self>) {
+        self.broker.borrow_mut().on_turn(self.now());
+        self.receive_mail();
+        self.apply_effects();
+        self.send_handovers();
+        self.send_mail();
+        self.flush();
+        // Writing may have made room for more, which may have made room for more.
+        for _ in 0..4 {
+            let mut broker = self.broker.borrow_mut();
+            let more = broker.has_output() || broker.mail().has_items();
+            drop(broker);
+            self.apply_effects();
+            if !more {
+                return;
+            }
+            self.send_mail();
+            self.flush();
+        }
+        self.touch();
+    }
+
+    /// Takes in what other shards have sent.
+    pub(super) fn receive_mail(self: &Rc<Self>) {
+        for _ in 0..BATCHES_PER_TURN {
+            let Some(batch) = self.endpoint.receive() else { break };
+            for envelope in batch.items {
+                match envelope {
+                    Envelope::Mail(mail) => self.broker.borrow_mut().on_mail(self.now(), mail),
+                    Envelope::Connection(arrival) => self.on_arrival(*arrival),
+                    Envelope::Drain(timeout) => self.drain(timeout),
+                }
+            }
+            if batch.from != OUTSIDE {
+                self.endpoint.returned(batch.from, batch.cost);
+            }
+        }
+        if self.endpoint.take_credit_returned() {
+            let mut broker = self.broker.borrow_mut();
+            self.renew_credit(&mut broker);
+            broker.on_credit();
+        }
+    }
+
+    /// Sends what is staged for other shards: one push, and at most one wake-up, for each.
+    fn send_mail(&self) {
+        let mut broker = self.broker.borrow_mut();
+        let mut outgoing = self.outgoing.borrow_mut();
+        for (to, mail, cost) in broker.mail().take() {
+            let Some(staged) = outgoing.get_mut(usize::from(to.0)) else { continue };
+            let mut envelopes = std::mem::take(staged);
+            envelopes.extend(mail.into_iter().map(Envelope::Mail));
+            self.endpoint.send(usize::from(to.0), envelopes, cost);
+        }
+        for (to, staged) in outgoing.iter_mut().enumerate() {
+            if !staged.is_empty() {
+                self.endpoint.send(to, std::mem::take(staged), 0);
+            }
+        }
+        self.renew_credit(&mut broker);
+        if broker.is_starved() {
+            let has_credit = (0..self.endpoint.shards())
+                .filter(|to| *to != self.endpoint.id())
+                .all(|to| self.endpoint.credit(to) > 0 || self.endpoint.await_credit(to));
+            if has_credit {
+                broker.on_credit();
+            }
+        }
+    }
+
+    fn renew_credit(&self, broker: &mut Broker) {
+        for to in 0..self.endpoint.shards() {
+            broker.mail().set_credit(ShardId(to as u16), self.endpoint.credit(to));
+        }
+    }
+
+    /// Stages an envelope for another shard.
+    pub(super) fn stage(&self, to: usize, envelope: Envelope) {
+        if let Some(staged) = self.outgoing.borrow_mut().get_mut(to) {
+            staged.push(envelope);
+        }
+    }
+
+    /// Sends descriptors to their home shards, and stages what belongs to them.
+    fn send_handovers(&self) {
+        let Some(handover) = &self.handover else { return };
+        let mut waiting = handover.waiting.borrow_mut();
+        while let Some((to, token, socket, arrival)) = waiting.pop_front() {
+            let sent = handover.senders.get(to).map(|sender| {
+                use std::os::fd::AsFd;
+                sender.send(token, socket.as_fd())
+            });
+            match sent {
+                Some(Ok(())) => self.stage(to, Envelope::Connection(arrival)),
+                Some(Err(SendError::Full)) => {
+                    waiting.push_front((to, token, socket, arrival));
+                    return;
+                }
+                Some(Err(SendError::Io(error))) => {
+                    self.stats.handovers_failed.add(1);
+                    tracing::warn!(peer = %arrival.peer, %error, "a connection could not be \
+                        handed to its home shard; the client has to connect again");
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn apply_effects(&self) {
+        let effects = self.broker.borrow_mut().take_effects();
+        for effect in effects {
+            match effect {
+                // If there is something to write, the stream ends behind that.
+                Effect::Finish(key) if self.broker.borrow().has_queued(key) => {}
+                Effect::Finish(key) => {
+                    if let Some((descriptor, _)) = self.descriptor(key) {
+                        Socket::shut_down_writing(descriptor);
+                    }
+                }
+                Effect::Abort(key) => {
+                    if let Some((descriptor, _)) = self.descriptor(key) {
+                        Socket::shut_down(descriptor);
+                    }
+                    self.resume(key);
+                }
+                Effect::Resume(key) => self.resume(key),
+            }
+        }
+    }
+
+    fn resume(&self, key: ConnectionKey) {
+        let waker = self.paused.borrow_mut().remove(&key.0);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Writes every outbox that has something.
+    fn flush(self: &Rc<Self>) {
+        let mut broker = self.broker.borrow_mut();
+        while let Some(key) = broker.next_to_write() {
+            if self.write(&mut broker, key) == Written::Blocked {
+                self.spawn_writer(key);
+            }
+        }
+        broker.end_turn();
+    }
+
+    /// Writes an outbox as far as the socket takes it.
+    fn write(&self, broker: &mut Broker, key: ConnectionKey) -> Written {
+        let Some((descriptor, _)) = self.descriptor(key) else {
+            broker.on_write_failed(key);
+            return Written::All;
+        };
+        loop {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let filled = broker.output(key, &mut slices);
+            let slices = slices.get(..filled).unwrap_or_default();
+            if slices.is_empty() {
+                break;
+            }
+            let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
+            match Socket::send(descriptor, slices) {
+                Ok(sent) => {
+                    if broker.on_written(key, sent) {
+                        break;
+                    }
+                    if sent < wanted {
+                        broker.on_blocked(key);
+                        return Written::Blocked;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    broker.on_blocked(key);
+                    return Written::Blocked;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The connection's task finds out why.
+                Err(_) => {
+                    broker.on_write_failed(key);
+                    Socket::shut_down(descriptor);
+                    return Written::All;
+                }
+            }
+        }
+        if broker.is_finishing(key) {
+            Socket::shut_down_writing(descriptor);
+        }
+        Written::All
+    }
+
+    /// Writes on when the socket takes more. Only a connection whose client reads too slowly has
+    /// such a task.
+    fn spawn_writer(self: &Rc<Self>, key: ConnectionKey) {
+        let Some((descriptor, use_count)) = self.descriptor(key) else { return };
+        let Ok(socket) = Socket::duplicate(descriptor) else {
+            self.unwritten.borrow_mut().push(key);
+            return;
+        };
+        let shard = Rc::clone(self);
+        monoio::spawn(async move {
+            while socket.writable().await.is_ok() {
+                shard.touch();
+                match shard.descriptor(key) {
+                    Some((_, count)) if count == use_count => {}
+                    _ => return,
+                }
+                let written = shard.write(&mut shard.broker.borrow_mut(), key);
+                if written == Written::All {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn drain(&self, timeout: Duration) {
+        self.draining.set(true);
+        self.drain_until.set(Instant::now().checked_add(timeout));
+        for listener in self.listeners.borrow_mut().drain(..) {
+            listener.shut_down();
+        }
+        self.broker.borrow_mut().on_drain(self.now());
+    }
+
+    fn has_drained(&self) -> bool {
+        self.draining.get()
+            && (self.broker.borrow().connections() == 0
+                || self.drain_until.get().is_none_or(|until| Instant::now() >= until))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    All,
+    Blocked,
+}
