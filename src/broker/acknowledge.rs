@@ -62,8 +62,7 @@ impl Broker {
         if client.incoming.as_ref().is_some_and(|i| i.is_empty()) {
             client.incoming = None;
         }
-        let reason =
-            if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+        let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         self.acknowledge(key, AckKind::Pubcomp, ack.packet_id, reason);
         Ok(())
     }

@@ -222,10 +222,9 @@ pub(super) fn close_reason(reason: ReasonCode) -> CloseReason {
         R::PacketTooLarge => CloseReason::PacketTooLarge,
         R::UnsupportedProtocolVersion => CloseReason::UnsupportedVersion,
         R::ClientIdentifierNotValid => CloseReason::ClientIdInvalid,
-        R::BadUserNameOrPassword
-        | R::NotAuthorized
-        | R::Banned
-        | R::BadAuthenticationMethod => CloseReason::NotAuthorized,
+        R::BadUserNameOrPassword | R::NotAuthorized | R::Banned | R::BadAuthenticationMethod => {
+            CloseReason::NotAuthorized
+        }
         R::TopicFilterInvalid | R::TopicNameInvalid | R::TopicAliasInvalid => {
             CloseReason::TopicInvalid
         }

@@ -48,7 +48,9 @@ impl Broker {
         match self.authenticator.authenticate(key.0, request) {
             Decision::Accept { data } => self.accept(key, connect, data.as_deref()),
             decision => {
-                let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
+                let Some(connection) = self.clients.connections.get_mut(key.index()) else {
+                    return;
+                };
                 connection.extra().pending_connect = Some(packet.to_vec());
                 connection.paused = decision == Decision::Pending;
                 self.on_decision(key, decision);
@@ -162,8 +164,7 @@ impl Broker {
         if let Some(maximum) = properties.receive_maximum {
             connection.extra().receive_maximum = maximum;
         }
-        let aliases =
-            properties.topic_alias_maximum.min(self.config.outbound_topic_alias_maximum);
+        let aliases = properties.topic_alias_maximum.min(self.config.outbound_topic_alias_maximum);
         if aliases > 0 {
             connection.extra().outbound_aliases = Some(OutboundAliases::new(aliases));
         }
@@ -198,9 +199,8 @@ impl Broker {
         let client = Client::new(client_id, self.serial);
         let key = SessionKey(self.clients.sessions.insert(client) as u32);
         let (sessions, seed) = (&self.clients.sessions, &self.shared.seed);
-        let hash_of = |key: &SessionKey| {
-            sessions.get(key.index()).map_or(0, |client| seed.hash(&client.id))
-        };
+        let hash_of =
+            |key: &SessionKey| sessions.get(key.index()).map_or(0, |client| seed.hash(&client.id));
         self.clients.by_id.insert_unique(hash, key, hash_of);
         self.stats.sessions.add(1);
         (key, false)

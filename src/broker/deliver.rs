@@ -202,8 +202,7 @@ impl Clients {
                 false => Err(DropReason::Offline),
             };
         };
-        let outgoing =
-            client.outgoing.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+        let outgoing = client.outgoing.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         let window = connection.window(self.config.max_inflight);
         if !outgoing.has_room(window) || connection.queued() >= self.config.max_outbox_bytes {
             return self.enqueue(key, matched, qos, retain, encoding);
@@ -248,8 +247,7 @@ impl Clients {
             shared: matched.shared,
             subscription_ids: ThinVec::from(matched.ids),
         };
-        let outgoing =
-            client.outgoing.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+        let outgoing = client.outgoing.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         let enqueued = outgoing.enqueue(delivery, self.config.queue);
         if outgoing.is_empty() {
             client.outgoing = None;
@@ -292,8 +290,7 @@ impl Clients {
                     continue;
                 }
             };
-            let to_send =
-                ToSend { qos: delivery.qos, retain: delivery.retain, dup, packet_id };
+            let to_send = ToSend { qos: delivery.qos, retain: delivery.retain, dup, packet_id };
             let publication = delivery.message.view();
             let ids = &delivery.subscription_ids;
             let (out, key) = (&mut self.out, client.connection);
@@ -408,20 +405,15 @@ fn write(
     out.push(key, &mut connection.outbox, range);
     if !inline {
         let mut own = None;
-        let range = *payload
-            .unwrap_or(&mut own)
-            .get_or_insert_with(|| out.encode(|arena| arena.extend_from_slice(publication.payload)));
+        let range = *payload.unwrap_or(&mut own).get_or_insert_with(|| {
+            out.encode(|arena| arena.extend_from_slice(publication.payload))
+        });
         out.push(key, &mut connection.outbox, range);
     }
     Ok(())
 }
 
-fn use_alias<'a>(
-    head: &mut PublishHead<'a>,
-    extra: &mut Extra,
-    topic: &'a str,
-    version: Version,
-) {
+fn use_alias<'a>(head: &mut PublishHead<'a>, extra: &mut Extra, topic: &'a str, version: Version) {
     let maximum = extra.maximum_packet_size as usize;
     let Some(aliases) = &mut extra.outbound_aliases else { return };
     match aliases.lookup(topic) {

@@ -270,8 +270,7 @@ impl Broker {
             targets.extend(self.index.subscribers(*filter).iter().filter_map(|subscriber| {
                 let options = options_of(subscriber.options);
                 let own = options.no_local && publisher == Some(subscriber.session);
-                let target =
-                    Target { session: subscriber.session, options, id: subscriber.id };
+                let target = Target { session: subscriber.session, options, id: subscriber.id };
                 (!own).then_some(target)
             }));
         }

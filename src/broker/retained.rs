@@ -9,12 +9,7 @@ use super::{
     deliver::{Encoding, Matched},
     mail::{RetainedAnswer, RetainedQuery, ShardMessage},
 };
-use crate::{
-    codec::SubscriptionOptions,
-    session::Message,
-    stats::DropReason,
-    topics::ShardId,
-};
+use crate::{codec::SubscriptionOptions, session::Message, stats::DropReason, topics::ShardId};
 
 /// The messages asked for at once.
 const BATCH: usize = 64;

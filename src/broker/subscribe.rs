@@ -1,9 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE. MQTT 5.0 sections 3.8 to 3.11.
 
 use super::{
-    Broker, ConnectionKey, SessionKey,
-    client::Membership,
-    receive::encode,
+    Broker, ConnectionKey, SessionKey, client::Membership, receive::encode,
     retained::RetainedRequest,
 };
 use crate::{
@@ -86,7 +84,7 @@ impl Broker {
                 let existed = self.subscribe_plain(filter, subscriber);
                 let wants_retained = match options.retain_handling {
                     RetainHandling::SendAtSubscribe => true, // [MQTT-3.3.1-9]
-                    RetainHandling::SendAtNewSubscribe => !existed,   // [MQTT-3.3.1-10]
+                    RetainHandling::SendAtNewSubscribe => !existed, // [MQTT-3.3.1-10]
                     RetainHandling::DoNotSend => false,      // [MQTT-3.3.1-11]
                 };
                 if wants_retained {

@@ -80,8 +80,7 @@ impl SysReport {
         if minutes <= 0.0 {
             return;
         }
-        for ((load, before), averages) in
-            LOADS.iter().zip(&mut self.before).zip(&mut self.averages)
+        for ((load, before), averages) in LOADS.iter().zip(&mut self.before).zip(&mut self.averages)
         {
             let value = load.1(totals);
             let rate = value.wrapping_sub(*before) as f64 / minutes;
@@ -110,8 +109,7 @@ impl Broker {
         let shards: Vec<_> = self.shared.stats.iter().map(|stats| &**stats).collect();
         let totals = stats::sum(&shards);
         self.report.average(&totals, now);
-        self.report.maximum_connected =
-            self.report.maximum_connected.max(totals.clients_connected);
+        self.report.maximum_connected = self.report.maximum_connected.max(totals.clients_connected);
         let uptime = (now - self.report.started) / 1000;
         self.publish_figure("version", concat!("ringmq ", env!("CARGO_PKG_VERSION")));
         self.publish_figure("uptime", &format!("{uptime} seconds"));

@@ -1,16 +1,10 @@
 //! Time passing, and mail from other shards.
 
 use super::{
-    Broker, ConnectionKey, Effect, Now, SessionKey, Timer,
-    connection::State,
-    deliver::Encoding,
-    mail::ShardMessage,
-    receive::tenths,
+    Broker, ConnectionKey, Effect, Now, SessionKey, Timer, connection::State, deliver::Encoding,
+    mail::ShardMessage, receive::tenths,
 };
-use crate::{
-    codec::ReasonCode,
-    stats::CloseReason,
-};
+use crate::{codec::ReasonCode, stats::CloseReason};
 
 impl Broker {
     /// Time has passed: keep-alives, expiries, wills, reports. To be called at least when

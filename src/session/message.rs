@@ -84,7 +84,8 @@ impl Message {
 
     /// The borrowed view.
     pub fn view(&self) -> Publication<'_> {
-        let (topic, rest) = self.data.split_at_checked(self.properties_at.into()).unwrap_or_default();
+        let (topic, rest) =
+            self.data.split_at_checked(self.properties_at.into()).unwrap_or_default();
         let (forwarded, payload) = rest
             .split_at_checked((self.payload_at as usize).saturating_sub(topic.len()))
             .unwrap_or_default();

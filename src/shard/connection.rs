@@ -2,13 +2,7 @@
 //! the broker core. There is one for every client, so what it holds while it waits is what a
 //! client costs.
 
-use std::{
-    future::poll_fn,
-    io,
-    os::fd::AsFd,
-    rc::Rc,
-    task::Poll,
-};
+use std::{future::poll_fn, io, os::fd::AsFd, rc::Rc, task::Poll};
 
 use thin_vec::ThinVec;
 
@@ -183,9 +177,7 @@ impl Shard {
     pub(super) fn on_arrival(self: &Rc<Self>, arrival: Arrival) {
         let descriptor = match (arrival.descriptor, &self.handover) {
             (Descriptor::Here(descriptor), _) => Ok(descriptor),
-            (Descriptor::Sent(token), Some(handover)) => {
-                handover.receiver.borrow_mut().take(token)
-            }
+            (Descriptor::Sent(token), Some(handover)) => handover.receiver.borrow_mut().take(token),
             (Descriptor::Sent(_), None) => Err(io::ErrorKind::NotFound.into()),
         };
         match descriptor.and_then(Socket::new) {

@@ -5,8 +5,8 @@
 //! takes theirs in, and writes every outbox that has something, in this order. A client can act on
 //! an acknowledgement only after the message that it is for is in line on every other shard.
 
-pub mod capacity;
 mod accept;
+pub mod capacity;
 mod connection;
 mod driver;
 mod server;
@@ -142,10 +142,7 @@ impl Clock {
     /// The present.
     pub fn now(self) -> Now {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now {
-            monotonic: self.start.elapsed().as_millis() as u64,
-            unix: unix.as_millis() as u64,
-        }
+        Now { monotonic: self.start.elapsed().as_millis() as u64, unix: unix.as_millis() as u64 }
     }
 }
 
