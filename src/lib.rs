@@ -19,23 +19,25 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-// Loom, which explores the interleavings of `mesh`, is not to see the rest.
+// Loom, which explores the interleavings of `mesh`, is to see nothing else.
+#[cfg(not(loom))]
+pub mod auth;
+#[cfg(not(loom))]
+pub mod broker;
+#[cfg(not(loom))]
+pub mod cli;
+#[cfg(not(loom))]
+pub mod codec;
+#[cfg(not(loom))]
+pub mod limits;
 pub mod mesh;
-
 #[cfg(not(loom))]
-pub use without_loom::*;
-
+pub mod session;
 #[cfg(not(loom))]
-#[path = ""]
-mod without_loom {
-    pub mod auth;
-    pub mod broker;
-    pub mod cli;
-    pub mod codec;
-    pub mod limits;
-    pub mod session;
-    pub mod shard;
-    pub mod stats;
-    pub mod topics;
-    pub mod transport;
-}
+pub mod shard;
+#[cfg(not(loom))]
+pub mod stats;
+#[cfg(not(loom))]
+pub mod topics;
+#[cfg(not(loom))]
+pub mod transport;

@@ -6,7 +6,7 @@ use std::{future::poll_fn, io, os::fd::AsFd, rc::Rc, task::Poll};
 
 use thin_vec::ThinVec;
 
-use super::{Arrival, Descriptor, Envelope, Shard};
+use super::{Arrival, Departure, Descriptor, Envelope, Shard};
 use crate::{
     broker::{ConnectionKey, NextStep},
     stats::CloseReason,
@@ -170,7 +170,7 @@ impl Shard {
         handover.next_token.set(token + 1);
         let arrival =
             Box::new(Arrival { peer, descriptor: Descriptor::Sent(token), bytes: bytes.to_vec() });
-        handover.waiting.borrow_mut().push_back((to, token, socket, arrival));
+        handover.waiting.borrow_mut().push_back(Departure { to, token, socket, arrival });
     }
 
     /// Takes in a connection that another shard has accepted.

@@ -64,13 +64,21 @@ enum Descriptor {
     Sent(u64),
 }
 
+/// A connection on the way out.
+struct Departure {
+    to: usize,
+    token: u64,
+    socket: Socket,
+    arrival: Box<Arrival>,
+}
+
 /// How descriptors get from shard to shard, if their tables are separate.
 pub(crate) struct Handover {
     senders: Vec<HandoverSender>,
     receiver: RefCell<HandoverReceiver>,
     next_token: Cell<u64>,
     /// Those that did not fit; tried again each turn.
-    waiting: RefCell<VecDeque<(usize, u64, Socket, Box<Arrival>)>>,
+    waiting: RefCell<VecDeque<Departure>>,
 }
 
 /// One shard: what its tasks share.

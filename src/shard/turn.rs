@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Envelope, Shard};
+use super::{Departure, Envelope, Shard};
 use crate::{
     broker::{Broker, ConnectionKey, Effect},
     mesh::{OUTSIDE, SendError},
@@ -181,7 +181,8 @@ impl Shard {
     fn send_handovers(&self) {
         let Some(handover) = &self.handover else { return };
         let mut waiting = handover.waiting.borrow_mut();
-        while let Some((to, token, socket, arrival)) = waiting.pop_front() {
+        while let Some(departure) = waiting.pop_front() {
+            let Departure { to, token, socket, arrival } = departure;
             let sent = handover.senders.get(to).map(|sender| {
                 use std::os::fd::AsFd;
                 sender.send(token, socket.as_fd())
@@ -189,7 +190,7 @@ impl Shard {
             match sent {
                 Some(Ok(())) => self.stage(to, Envelope::Connection(arrival)),
                 Some(Err(SendError::Full)) => {
-                    waiting.push_front((to, token, socket, arrival));
+                    waiting.push_front(Departure { to, token, socket, arrival });
                     return;
                 }
                 Some(Err(SendError::Io(error))) => {
