@@ -1,0 +1,57 @@
+//! What the broker itself publishes: presence and figures.
+
+use super::world::*;
+use crate::codec::*;
+
+#[test]
+fn owners_learn_who_comes_and_goes_and_why() {
+    let mut w = World::new(3);
+    let owner = w.connect(Version::V5, &w.id_on(0, "owner"));
+    w.subscribe(owner, "$SYS/brokers/node/clients/+/+", Q1);
+    let id = w.id_on(2, "a/device+");
+    let mut connect = staying(Version::V3_1_1, &id);
+    (connect.user_name, connect.keep_alive) = (Some("ada"), 10);
+    let c = w.connected(&connect);
+    let event = w.messages(owner).pop().unwrap();
+    let level = id.replace('/', "%2F").replace('+', "%2B");
+    assert_eq!(event.topic, format!("$SYS/brokers/node/clients/{level}/connected"));
+    assert_eq!((event.qos, event.retain), (1, false));
+    let json: serde_json::Value = serde_json::from_slice(&event.payload).unwrap();
+    assert_eq!(json["client_id"], *id);
+    assert_eq!((&json["user_name"], &json["protocol"]), (&"ada".into(), &"MQTT 3.1.1".into()));
+    assert_eq!((&json["keep_alive"], &json["time"]), (&10.into(), &w.now.unix.into()));
+    assert!(json["address"].as_str().unwrap().starts_with("10.0.0.1:"));
+
+    w.advance(15_300);
+    assert!(w.is_closed(c));
+    let event = w.messages(owner).pop().unwrap();
+    assert_eq!(event.topic, format!("$SYS/brokers/node/clients/{level}/disconnected"));
+    let json: serde_json::Value = serde_json::from_slice(&event.payload).unwrap();
+    assert_eq!(json["reason"], "keep_alive_timeout");
+    assert_eq!(json["connected_at"], 1_700_000_000);
+    w.end();
+}
+
+#[test]
+fn each_way_to_leave_has_its_reason() {
+    let mut w = World::new(1);
+    let owner = w.connect(Version::V5, "owner");
+    w.subscribe(owner, "$SYS/brokers/node/clients/c/disconnected", Q1);
+    let leave: [fn(&mut World, C); 4] = [
+        |w, c| w.disconnect(c),
+        |w, c| w.cut(c),
+        |w, c| w.send_bytes(c, &[0xFF, 0xFF]),
+        |w, _| drop(w.connect(Version::V5, "c")),
+    ];
+    for leave in leave {
+        let c = w.connect(Version::V5, "c");
+        leave(&mut w, c);
+    }
+    let reasons = w.messages(owner).into_iter().map(|m| {
+        let json: serde_json::Value = serde_json::from_slice(&m.payload).unwrap();
+        json["reason"].as_str().unwrap().to_owned()
+    });
+    let reasons: Vec<_> = reasons.collect();
+    assert_eq!(reasons, ["disconnect", "peer_closed", "malformed_packet", "taken_over"]);
+    w.end();
+}

@@ -1,0 +1,165 @@
+//! Sessions: resumed, taken over, expired.
+
+use super::{peer::Got, world::*};
+use crate::{
+    codec::*,
+    stats::{CloseReason, DropReason},
+};
+
+#[test]
+fn a_new_connection_takes_the_session_over() {
+    let mut w = World::new(2);
+    for version in [Version::V3_1_1, Version::V5] {
+        let old = w.connected(&staying(version, "c"));
+        w.subscribe(old, "a", Q1);
+        w.peers[old].acknowledges = false;
+        w.publish(old, "a", b"mine", Q1);
+        w.got(old);
+        w.accepts_on = 1;
+        let (new, present) = w.resumed(&staying(version, "c"));
+        assert!(present && w.is_closed(old));
+        let told: &[Got] = match version {
+            Version::V5 => &[Got::Disconnect(ReasonCode::SessionTakenOver)],
+            _ => &[],
+        };
+        assert_eq!(w.got(old), told);
+        let again = w.messages(new);
+        assert_eq!((again.len(), again[0].dup), (1, true));
+        w.disconnect(new);
+    }
+    assert_eq!(w.closed(CloseReason::TakenOver), 2);
+    assert_eq!(w.totals().sessions_taken_over, 2);
+    w.end();
+}
+
+#[test]
+fn the_old_connection_of_a_taken_over_session_can_do_no_harm() {
+    let mut w = World::new(1);
+    let old = w.connected(&staying(Version::V5, "c"));
+    w.peers[old].lingers = true;
+    let new = w.connected(&staying(Version::V5, "c"));
+    w.subscribe(new, "a", Q1);
+    w.publish(old, "a", b"ghost", Q1);
+    w.disconnect(old);
+    w.cut(old);
+    assert!(w.messages(new).is_empty());
+    w.publish(new, "a", b"me", Q1);
+    assert_eq!(w.texts(new), ["me"]);
+    assert_eq!(w.totals().clients_connected, 1);
+    w.end();
+}
+
+#[test]
+fn a_session_ends_when_its_expiry_interval_has_passed() {
+    let mut w = World::new(1);
+    let mut connect = staying(Version::V5, "c");
+    connect.properties.session_expiry_interval = Some(10);
+    let c = w.connected(&connect);
+    w.subscribe(c, "a", Q1);
+    w.cut(c);
+    w.advance(9_800);
+    assert_eq!(w.totals().sessions, 1);
+    let (c, present) = w.resumed(&connect);
+    assert!(present);
+    w.advance(60_000);
+    assert_eq!(w.totals().sessions, 1, "a connected session does not expire");
+    w.disconnect(c);
+    w.advance(10_300);
+    assert_eq!((w.totals().sessions, w.totals().sessions_expired), (0, 1));
+    assert!(!w.resumed(&connect).1);
+    w.end();
+}
+
+#[test]
+fn disconnect_changes_the_expiry_interval_but_not_from_zero() {
+    let mut w = World::new(1);
+    let c = w.connected(&staying(Version::V5, "c"));
+    let go = |seconds| {
+        Packet::Disconnect(Disconnect { session_expiry_interval: Some(seconds), ..<_>::default() })
+    };
+    w.send(c, &go(0));
+    assert_eq!(w.totals().sessions, 0);
+    let c = w.connect(Version::V5, "c");
+    w.send(c, &go(5));
+    assert_eq!(w.got(c), [Got::Disconnect(ReasonCode::ProtocolError)]);
+    w.end();
+}
+
+#[test]
+fn the_broker_says_what_it_grants() {
+    let mut w = World::with(1, |c| {
+        c.max_session_expiry = 100;
+        c.server_keep_alive = Some(30);
+        c.response_information = Some("reply".into());
+        c.max_qos = Q1;
+    });
+    let mut connect = staying(Version::V5, "");
+    connect.properties.request_response_information = true;
+    let c = w.connect_with(&connect);
+    let got = w.got(c);
+    connack(&got[0], |properties| {
+        assert_eq!(properties.session_expiry_interval, Some(100));
+        assert_eq!(properties.server_keep_alive, Some(30));
+        assert_eq!(properties.maximum_qos, Q1);
+        assert_eq!(properties.receive_maximum, Some(100));
+        let id = properties.assigned_client_identifier.unwrap();
+        assert_eq!(properties.response_information, Some(&*format!("reply/{id}")));
+    });
+    w.end();
+}
+
+#[test]
+fn an_assigned_identifier_stays_on_the_shard_that_accepted() {
+    let mut w = World::new(4);
+    for shard in 0..4 {
+        w.accepts_on = shard;
+        for version in [Version::V3_1_1, Version::V5] {
+            let c = w.connect(version, "");
+            assert_eq!(w.peers[c].shard, shard);
+        }
+    }
+    w.end();
+}
+
+#[test]
+fn clients_without_an_identifier_that_none_can_be_assigned_to() {
+    // By hand, for the codec does not write the first two.
+    let cases: [(Version, bool, &[u8]); 3] = [
+        (Version::V3_1, true, b"\x10\x0E\0\x06MQIsdp\x03\x02\0\0\0\0"),
+        (Version::V3_1_1, true, b"\x10\x0C\0\x04MQTT\x04\0\0\0\0\0"),
+        (Version::V5, false, b"\x10\x0D\0\x04MQTT\x05\x02\0\0\0\0\0"),
+    ];
+    for (version, allowed, bytes) in cases {
+        let mut w = World::with(1, |c| c.allow_empty_client_id = allowed);
+        let c = w.open(version);
+        w.send_bytes(c, bytes);
+        let got = w.got(c);
+        let refused = ReasonCode::ClientIdentifierNotValid;
+        assert!(
+            matches!(got[..], [Got::Connack { present: false, reason, .. }] if reason == refused)
+        );
+        assert!(w.is_closed(c));
+        assert_eq!(w.closed(CloseReason::ClientIdInvalid), 1);
+        w.end();
+    }
+}
+
+#[test]
+fn messages_expire_in_the_queue_and_count_down() {
+    let mut w = World::new(1);
+    let from = w.connect(Version::V5, "from");
+    let to = w.connected(&staying(Version::V5, "to"));
+    w.subscribe(to, "#", Q1);
+    w.cut(to);
+    for seconds in [5, 60] {
+        let properties =
+            PublishProperties { message_expiry_interval: Some(seconds), ..<_>::default() };
+        w.publish_with(from, "a", seconds.to_string().as_bytes(), Q1, false, properties);
+    }
+    w.advance(20_000);
+    let to = w.connected(&staying(Version::V5, "to"));
+    let messages = w.messages(to);
+    assert_eq!((messages.len(), messages[0].expiry), (1, Some(40)));
+    assert_eq!(w.dropped(DropReason::Expired), 1);
+    w.end();
+}
