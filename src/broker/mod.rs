@@ -351,9 +351,11 @@ impl Broker {
         self.stats.bytes_sent.add(bytes as u64);
         let now = self.now.monotonic;
         let Some(connection) = self.clients.connections.get_mut(key.index()) else { return true };
-        let was_blocked = connection.outbox.as_ref().is_some_and(|outbox| outbox.is_blocked());
+        // Above the low water something may wait, even if the socket takes all of it at once.
+        let may_hold_up = connection.outbox.as_ref().is_some_and(|outbox| outbox.is_blocked())
+            || connection.queued() > self.config.max_outbox_bytes / 2;
         let empty = self.clients.out.written(&mut connection.outbox, bytes, now);
-        if was_blocked {
+        if may_hold_up {
             self.on_drained(key);
         }
         empty

@@ -56,6 +56,35 @@ fn without_credit_qos_1_pauses_its_publisher_and_loses_nothing() {
 }
 
 #[test]
+fn an_outbox_that_was_full_within_one_turn_does_not_strand_the_queue() {
+    let mut w = World::with(1, |c| c.max_outbox_bytes = 1_000);
+    let from = w.connect(Version::V5, "from");
+    let to = w.connect(Version::V5, "to");
+    w.subscribe(to, "#", Q1);
+    // All of it in one turn, and the socket takes it all.
+    for n in 0..20 {
+        let qos = if n % 2 == 0 { Q0 } else { Q1 };
+        let packet_id = (qos > Q0).then(|| w.id());
+        let publish = Publish {
+            dup: false,
+            qos,
+            retain: false,
+            topic: "a",
+            packet_id,
+            properties: <_>::default(),
+            payload: &[b'x'; 300],
+        };
+        w.peers[from].send(&Packet::Publish(publish));
+    }
+    w.peers[to].acknowledges = false;
+    w.settle();
+    let messages = w.messages(to);
+    assert_eq!(messages.iter().filter(|m| m.qos == 1).count(), 10);
+    assert_eq!(w.totals().queued_messages, 0);
+    w.end();
+}
+
+#[test]
 fn a_client_that_takes_nothing_for_too_long_is_closed() {
     let mut w = World::with(1, |c| (c.send_timeout, c.linger) = (5_000, 1_000));
     let from = w.connect(Version::V5, "from");
