@@ -49,9 +49,9 @@ pub struct RetainedQuery {
     pub serial: u32,
     /// The filter.
     pub filter: Box<str>,
-    /// Go on behind this topic.
+    /// Go on with this topic.
     pub after: Option<Box<str>>,
-    /// At most this many.
+    /// At most this many, and no more than half an outbox.
     pub limit: usize,
 }
 

@@ -40,7 +40,7 @@ pub struct RetainedRequest {
     id: u32,
     /// The shard that is asked next, if the filter has wildcards.
     shard: usize,
-    /// The topic behind which to go on there.
+    /// The topic to go on with there.
     after: Option<Box<str>>,
 }
 
@@ -190,7 +190,19 @@ impl Broker {
     fn answer(&mut self, query: &RetainedQuery) -> RetainedAnswer {
         let mut found = Vec::new();
         let after = query.after.as_deref();
-        let next = self.retained.scan(&query.filter, after, query.limit, VISITED, &mut found);
+        let mut next = self.retained.scan(&query.filter, after, query.limit, VISITED, &mut found);
+        // No more than an outbox takes that was half empty when it was asked.
+        let mut bytes = 0;
+        let fits = |(_, message): &(&str, &Arc<Message>)| {
+            let before = bytes;
+            bytes += message.size();
+            before <= self.config.max_outbox_bytes / 2
+        };
+        let fitting = found.iter().take_while(|found| fits(found)).count();
+        if let Some((topic, _)) = found.get(fitting) {
+            next = Some(Box::from(*topic));
+            found.truncate(fitting);
+        }
         let now = self.now.monotonic;
         let fresh = found.iter().filter(|(_, message)| !message.view().is_expired(now));
         let messages = match query.from == self.id {

@@ -83,6 +83,42 @@ fn a_wildcard_gets_all_of_all_shards_once_in_batches() {
 }
 
 #[test]
+fn large_retained_messages_come_as_fast_as_their_client_takes_them() {
+    for shards in [1, 3] {
+        for qos in [Q0, Q1] {
+            let mut w = World::with(shards, |c| c.max_outbox_bytes = 10_000);
+            let from = w.connect(Version::V5, "from");
+            for n in 0..100 {
+                w.retain(from, &format!("big/{n}"), &[b'x'; 3_000], Q0);
+            }
+            let to = w.connect(Version::V5, "to");
+            w.subscribe(to, "big/#", qos);
+            assert_eq!(
+                w.messages(to).len(),
+                100,
+                "{shards} shards, {qos:?}, a client that keeps up"
+            );
+
+            let slow = w.connect(Version::V5, "slow");
+            w.peers[slow].room = 5_000;
+            w.ask(slow, &[("big/#", SubscriptionOptions::new(qos))], 0);
+            let mut received = w.messages(slow).len();
+            assert!(received < 3);
+            let mut steps = 0;
+            while received < 100 {
+                w.make_room(slow, 4_000);
+                received += w.messages(slow).len();
+                steps += 1;
+                assert!(steps < 1_000, "{shards} shards, {qos:?}: stuck at {received}");
+            }
+            assert_eq!(w.totals().publish_dropped.total(), 0);
+            w.make_room(slow, usize::MAX);
+            w.end();
+        }
+    }
+}
+
+#[test]
 fn a_newer_message_is_not_followed_by_the_retained_one_that_it_replaces() {
     let mut w = World::new(2);
     let topic = w.topic_on(1, "r/");
