@@ -17,6 +17,9 @@ const BATCH: usize = 64;
 const VISITED: usize = 1_000;
 /// The questions that one session asks its own shard in one turn.
 const QUESTIONS_PER_TURN: usize = 4;
+/// The topics remembered for which a newer message came while a session waits for retained ones.
+/// Beyond it a client may get a message twice, the second time as a retained one.
+const MAX_SUPERSEDED: usize = 1_024;
 /// The topics swept for expired messages at each tick.
 const SWEPT_PER_TICK: usize = 256;
 
@@ -42,31 +45,43 @@ pub struct RetainedRequest {
     shard: usize,
     /// The topic to go on with there.
     after: Option<Box<str>>,
+    /// Nobody wants the answer that is on its way any more.
+    cancelled: bool,
 }
 
 impl RetainedRequest {
     /// Nothing is asked yet.
     pub fn new(filter: &str, options: SubscriptionOptions, id: u32) -> Self {
-        Self { filter: filter.into(), options, id, shard: 0, after: None }
+        Self { filter: filter.into(), options, id, shard: 0, after: None, cancelled: false }
     }
 }
 
 impl RetainedRequests {
     /// A message that is retained was delivered just now.
     pub fn superseded(&mut self, topic: &str) {
-        if !self.queue.is_empty() {
-            self.superseded.push(topic.into());
+        if self.queue.is_empty()
+            || self.superseded.len() >= MAX_SUPERSEDED
+            || self.superseded.iter().any(|known| **known == *topic)
+        {
+            return;
         }
+        self.superseded.push(topic.into());
+    }
+
+    /// How many requests wait, and how many topics are remembered for them.
+    #[cfg(test)]
+    pub fn waiting(&self) -> (usize, usize) {
+        (self.queue.len(), self.superseded.len())
     }
 
     /// The subscription is gone.
     pub fn cancel(&mut self, filter: &str) {
-        // The first one may be waiting for an answer, which must find it; it is emptied by that.
-        let asked = usize::from(self.asked);
-        let mut at = 0;
-        self.queue.retain(|request| {
-            at += 1;
-            at <= asked || *request.filter != *filter
+        // The first one may be waiting for an answer, which must find it and is then thrown away.
+        let mut waits = self.asked;
+        self.queue.retain_mut(|request| {
+            let is_it = *request.filter == *filter;
+            request.cancelled |= is_it;
+            std::mem::take(&mut waits) || !is_it
         });
     }
 }
@@ -127,7 +142,10 @@ impl Broker {
             return;
         }
         if let Some(client) = self.clients.sessions.get_mut(session.index()) {
-            client.rare().retained.queue.push_back(request);
+            let requests = &mut client.rare().retained;
+            // Subscribing anew starts anew: there are no more requests than subscriptions, and one.
+            requests.cancel(&request.filter);
+            requests.queue.push_back(request);
         }
     }
 
@@ -222,6 +240,10 @@ impl Broker {
         let requests = &mut rare.retained;
         requests.asked = false;
         let Some(request) = requests.queue.front_mut() else { return };
+        if request.cancelled {
+            requests.queue.pop_front();
+            return;
+        }
         let (options, id) = (request.options, request.id);
         request.after = answer.next;
         if request.after.is_none() {

@@ -137,6 +137,34 @@ fn a_newer_message_is_not_followed_by_the_retained_one_that_it_replaces() {
 }
 
 #[test]
+fn what_waits_for_retained_messages_is_bounded() {
+    let mut w = World::new(2);
+    let from = w.connect(Version::V5, &w.id_on(0, "from"));
+    let to = w.connected(&staying(Version::V5, &w.id_on(0, "to")));
+    w.retain(from, &w.topic_on(1, "r/"), b"x", Q0);
+    w.delivers_mail = false;
+    // The answer does not come: every subscription waits for it.
+    for _ in 0..100 {
+        w.subscribe(to, "#", Q0);
+        w.subscribe(to, "r/#", Q0);
+    }
+    for n in 0..5_000 {
+        w.retain(from, &format!("r/{}", n % 2_500), b"y", Q0);
+    }
+    let waiting: Vec<_> = w.brokers[0]
+        .clients
+        .sessions
+        .iter()
+        .filter_map(|(_, client)| client.rare.as_ref())
+        .map(|rare| rare.retained.waiting())
+        .collect();
+    let (questions, superseded) = waiting[0];
+    assert!(questions <= 3, "{questions} questions");
+    assert!(superseded <= 1_024, "{superseded} topics");
+    w.end();
+}
+
+#[test]
 fn nothing_retained_follows_an_unsubscribe() {
     for shards in [1, 2] {
         let mut w = World::with(shards, |c| c.max_outbox_bytes = 2_000);
@@ -154,6 +182,27 @@ fn nothing_retained_follows_an_unsubscribe() {
         assert_eq!(at, got.len() - 1, "{} messages behind UNSUBACK", got.len() - at - 1);
         w.end();
     }
+}
+
+#[test]
+fn an_answer_to_a_subscription_that_is_gone_is_thrown_away() {
+    let mut w = World::new(2);
+    let from = w.connect(Version::V5, &w.id_on(0, "from"));
+    for n in 0..300 {
+        w.retain(from, &format!("r/{n}"), b"x", Q0);
+    }
+    let mine = w.brokers[0].retained.len();
+    let to = w.connect(Version::V5, &w.id_on(0, "to"));
+    w.delivers_mail = false;
+    w.ask(to, &[("r/#", SubscriptionOptions::new(Q0))], 0);
+    assert_eq!(w.messages(to).len(), mine, "the other shard is asked");
+    w.unsubscribe(to, "r/#");
+    w.subscribe(to, "r/1", Q1);
+    w.delivers_mail = true;
+    w.settle();
+    let topics: Vec<_> = w.messages(to).into_iter().map(|m| (m.topic, m.qos)).collect();
+    assert_eq!(topics, [("r/1".to_owned(), 0)], "what was asked for afterwards comes");
+    w.end();
 }
 
 #[test]
