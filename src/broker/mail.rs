@@ -34,7 +34,7 @@ pub enum ShardMessage {
 impl ShardMessage {
     /// Whether it uses up credit: messages of publishers do, questions and answers do not.
     fn is_data(&self) -> bool {
-        matches!(self, Self::Publish(_) | Self::Shared { .. })
+        matches!(self, Self::Publish(_) | Self::Shared { .. } | Self::Retain(_))
     }
 }
 

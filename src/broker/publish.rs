@@ -194,10 +194,10 @@ impl Broker {
 
     /// Sends a message wherever it is wanted, and retains it if it asks for that.
     pub(super) fn route(&mut self, origin: Option<Origin>, encoding: &mut Encoding<'_>) -> Routed {
-        if encoding.publication.retain && self.config.retain_available {
-            self.retain(encoding);
-        }
         let mut routed = Routed::default();
+        if encoding.publication.retain && self.config.retain_available {
+            self.retain(encoding, &mut routed);
+        }
         routed.matched |= self.deliver_here(origin.map(|o| o.session), encoding);
         self.forward(encoding, &mut routed);
         if !self.shared.groups.is_empty() {

@@ -8,6 +8,7 @@ use super::{
     Broker, SessionKey,
     deliver::{Encoding, Matched},
     mail::{RetainedAnswer, RetainedQuery, ShardMessage},
+    publish::Routed,
 };
 use crate::{codec::SubscriptionOptions, session::Message, stats::DropReason, topics::ShardId};
 
@@ -83,12 +84,22 @@ impl RetainedRequests {
             request.cancelled |= is_it;
             std::mem::take(&mut waits) || !is_it
         });
+        self.tidy();
+    }
+
+    /// Nothing waits any more: what was remembered for it is not needed.
+    fn tidy(&mut self) {
+        if self.queue.is_empty() {
+            self.superseded = Vec::new();
+        }
     }
 }
 
 impl Broker {
     /// Makes a message the retained one of its topic, wherever that is kept. `[MQTT-3.3.1-5]`
-    pub(super) fn retain(&mut self, encoding: &mut Encoding<'_>) {
+    /// Without credit it is sent all the same, for what is retained must not be out of date, but
+    /// its publisher is to slow down.
+    pub(super) fn retain(&mut self, encoding: &mut Encoding<'_>, routed: &mut Routed) {
         let topic = encoding.publication.topic;
         let owner = self.shared.retained_owner(topic);
         if !encoding.publication.payload.is_empty() && !topic.starts_with('$') {
@@ -101,6 +112,7 @@ impl Broker {
             self.on_retain(message);
         } else {
             let message = message.for_another_shard();
+            routed.congested |= !self.mail.has_credit(owner);
             self.mail.push(owner, ShardMessage::Retain(message));
         }
     }
@@ -135,8 +147,13 @@ impl Broker {
         self.stats.retained_bytes.set(self.retained.bytes());
     }
 
-    /// Notes that a new subscription is to get what is retained.
-    pub(super) fn want_retained(&mut self, session: SessionKey, request: RetainedRequest) {
+    /// Notes that a subscription is to get what is retained. `existed` if it is not a new one.
+    pub(super) fn want_retained(
+        &mut self,
+        session: SessionKey,
+        request: RetainedRequest,
+        existed: bool,
+    ) {
         // Topics that begin with `$` are not counted, and only filters that name them match them.
         if !request.filter.starts_with('$') && !self.shared.may_have_retained() {
             return;
@@ -144,7 +161,9 @@ impl Broker {
         if let Some(client) = self.clients.sessions.get_mut(session.index()) {
             let requests = &mut client.rare().retained;
             // Subscribing anew starts anew: there are no more requests than subscriptions, and one.
-            requests.cancel(&request.filter);
+            if existed {
+                requests.cancel(&request.filter);
+            }
             requests.queue.push_back(request);
         }
     }
@@ -242,7 +261,7 @@ impl Broker {
         let Some(request) = requests.queue.front_mut() else { return };
         if request.cancelled {
             requests.queue.pop_front();
-            return;
+            return requests.tidy();
         }
         let (options, id) = (request.options, request.id);
         request.after = answer.next;

@@ -299,3 +299,21 @@ fn dollar_topics_are_retained_for_those_who_name_them() {
     assert_eq!(w.texts(c), ["1"]);
     w.end();
 }
+
+#[test]
+fn retained_messages_use_up_credit() {
+    let mut w = World::new(2);
+    w.credit = 4;
+    let from = w.connect(Version::V5, &w.id_on(0, "from"));
+    let topic = w.topic_on(1, "r/");
+    w.delivers_mail = false;
+    for _ in 0..20 {
+        w.retain(from, &topic, b"x", Q0);
+    }
+    assert!(w.peers[from].paused, "a flood towards a shard that is behind is not read on");
+    w.delivers_mail = true;
+    w.settle();
+    assert!(!w.peers[from].paused && w.peers[from].unread.is_empty());
+    assert_eq!(w.totals().retained_messages, 1, "and nothing is lost");
+    w.end();
+}
