@@ -159,6 +159,9 @@ impl Outgoing {
     /// Puts a message behind those that wait.
     pub fn enqueue(&mut self, delivery: Delivery, caps: QueueCaps) -> Enqueued {
         let size = delivery.message.size();
+        if size > caps.bytes || caps.messages == 0 {
+            return Enqueued::Dropped;
+        }
         let mut dropped = 0;
         while self.queue.len() >= caps.messages || self.queue_bytes + size > caps.bytes {
             if !caps.drop_oldest || self.queue.is_empty() {

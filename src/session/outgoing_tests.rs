@@ -78,6 +78,20 @@ fn with_all_packet_ids_in_use_messages_wait() {
 }
 
 #[test]
+fn a_message_that_can_never_fit_takes_no_other_ones_place() {
+    let mut outgoing = Outgoing::default();
+    let size = delivery(0, QoS::AtLeastOnce).message.size();
+    let caps = QueueCaps { messages: 10, bytes: size * 2 - 1, drop_oldest: true };
+    assert_eq!(outgoing.enqueue(delivery(1, QoS::AtLeastOnce), caps), Enqueued::Waits(0));
+    assert_eq!(outgoing.enqueue(delivery(2, QoS::AtLeastOnce), caps), Enqueued::Waits(1));
+    let caps = QueueCaps { bytes: size - 1, ..caps };
+    assert_eq!(outgoing.enqueue(delivery(3, QoS::AtLeastOnce), caps), Enqueued::Dropped);
+    let caps = QueueCaps { messages: 0, ..CAPS };
+    assert_eq!(outgoing.enqueue(delivery(4, QoS::AtLeastOnce), caps), Enqueued::Dropped);
+    assert_eq!(outgoing.queued(), 1);
+}
+
+#[test]
 fn a_message_that_was_never_sent_is_not_a_duplicate() {
     let mut outgoing = Outgoing::default();
     let mut last = 0;
