@@ -159,6 +159,9 @@ impl Clients {
             }
             return Err(DropReason::Offline);
         };
+        if client.outgoing.as_ref().is_some_and(|outgoing| outgoing.queues_qos0()) {
+            return self.enqueue(key, matched, QoS::AtMostOnce, retain, encoding);
+        }
         if connection.queued() >= self.config.max_outbox_bytes {
             return Err(DropReason::OutboxFull);
         }

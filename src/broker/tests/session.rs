@@ -7,6 +7,33 @@ use crate::{
 };
 
 #[test]
+fn qos_0_messages_that_are_queued_on_demand_keep_their_order() {
+    let mut w = World::with(1, |c| (c.queue_qos0, c.max_inflight) = (true, 1));
+    let from = w.connect(Version::V5, "from");
+    let to = w.connected(&staying(Version::V5, "to"));
+    w.subscribe(to, "#", Q1);
+    w.cut(to);
+    for (text, qos) in [("1", Q0), ("a", Q1), ("b", Q1), ("2", Q0)] {
+        w.publish(from, "t", text.as_bytes(), qos);
+    }
+    let mut connect = staying(Version::V5, "to");
+    connect.properties.receive_maximum = Some(1);
+    let to = w.open(Version::V5);
+    w.peers[to].acknowledges = false;
+    w.send(to, &Packet::Connect(connect));
+    w.publish(from, "t", b"3", Q0);
+    // [MQTT-4.6.0-6]: 3 must not come before 2, which waits for b, which waits for a.
+    w.peers[to].acknowledges = true;
+    let first = w.messages(to).into_iter().find(|m| m.qos == 1).unwrap();
+    assert_eq!(first.text(), "a");
+    w.ack(to, AckKind::Puback, first.id);
+    let rest = w.messages(to);
+    let rest: Vec<_> = rest.iter().filter(|m| m.qos == 0).map(|m| m.text()).collect();
+    assert_eq!(rest, ["2", "3"]);
+    w.end();
+}
+
+#[test]
 fn a_new_connection_takes_the_session_over() {
     let mut w = World::new(2);
     for version in [Version::V3_1_1, Version::V5] {
