@@ -373,6 +373,8 @@ impl Broker {
     pub fn on_write_failed(&mut self, key: ConnectionKey) {
         let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
         self.clients.out.recycle(&mut connection.outbox);
+        // Only reading finds out that the connection is gone.
+        self.resume(key);
     }
 
     /// All outboxes are written or blocked.
@@ -393,16 +395,27 @@ impl Broker {
     /// A client that was slow has taken something: go on with what waits for that.
     fn on_drained(&mut self, key: ConnectionKey) {
         let low_water = self.config.max_outbox_bytes / 2;
-        let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
+        let Some(connection) = self.clients.connections.get(key.index()) else { return };
         if connection.queued() > low_water {
             return;
         }
         let session = connection.session;
-        if std::mem::take(&mut connection.paused) {
-            self.effects.push(Effect::Resume(key));
-        }
+        self.resume(key);
         self.clients.pump(session);
         self.fetch_retained(session);
+    }
+
+    /// Reads on from a connection, if it was not read from.
+    fn resume(&mut self, key: ConnectionKey) {
+        let now = receive::tenths(self.now.monotonic);
+        let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
+        if connection.state != connection::State::Authenticating
+            && std::mem::take(&mut connection.paused)
+        {
+            // It was the broker that did not listen.
+            connection.last_packet = now;
+            self.effects.push(Effect::Resume(key));
+        }
     }
 }
 

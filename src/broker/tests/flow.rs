@@ -56,6 +56,36 @@ fn without_credit_qos_1_pauses_its_publisher_and_loses_nothing() {
 }
 
 #[test]
+fn a_publisher_that_is_not_read_from_is_not_blamed_for_its_silence() {
+    let mut w = World::new(2);
+    w.credit = 1;
+    let mut connect = hello(Version::V5, "");
+    let id = w.id_on(0, "from");
+    (connect.client_id, connect.keep_alive) = (&id, 10);
+    let from = w.connected(&connect);
+    let to = w.connect(Version::V5, &w.id_on(1, "to"));
+    w.subscribe(to, "a", Q1);
+    w.delivers_mail = false;
+    for _ in 0..3 {
+        w.publish(from, "a", b"x", Q1);
+    }
+    assert!(w.peers[from].paused);
+    for _ in 0..5 {
+        w.send(from, &Packet::Pingreq);
+        w.advance(10_000);
+    }
+    assert!(!w.is_closed(from), "its PINGREQs lie in the socket");
+    w.delivers_mail = true;
+    w.settle();
+    assert_eq!(w.messages(to).len(), 3);
+    w.advance(14_000);
+    assert!(!w.is_closed(from));
+    w.advance(2_000);
+    assert_eq!(w.got(from).pop(), Some(Got::Disconnect(ReasonCode::KeepAliveTimeout)));
+    w.end();
+}
+
+#[test]
 fn an_outbox_that_was_full_within_one_turn_does_not_strand_the_queue() {
     let mut w = World::with(1, |c| c.max_outbox_bytes = 1_000);
     let from = w.connect(Version::V5, "from");
@@ -160,6 +190,23 @@ fn whoever_sends_without_reading_is_not_read_from() {
     w.make_room(c, usize::MAX);
     assert_eq!(w.got(c).len(), 2_000);
     assert!(!w.peers[c].paused);
+    w.end();
+}
+
+#[test]
+fn a_connection_whose_writing_fails_while_it_is_paused_is_read_again() {
+    let mut w = World::with(1, |c| c.max_outbox_bytes = 1_000);
+    let c = w.connect(Version::V5, "c");
+    w.peers[c].room = 0;
+    for _ in 0..2_000 {
+        w.peers[c].send(&Packet::Pingreq);
+    }
+    w.settle();
+    assert!(w.peers[c].paused);
+    let key = w.peers[c].key.unwrap();
+    w.brokers[0].on_write_failed(key);
+    w.settle();
+    assert!(!w.peers[c].paused, "reading finds out that the connection is gone");
     w.end();
 }
 
