@@ -153,6 +153,8 @@ impl Broker {
         let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
         connection.session = session;
         connection.state = State::Connected;
+        // An authentication module may have taken its time.
+        connection.last_packet = tenths(self.now.monotonic);
         connection.keep_alive = match (connect.version, self.config.server_keep_alive) {
             (Version::V5, Some(seconds)) => seconds, // [MQTT-3.2.2-21]
             _ => connect.keep_alive,

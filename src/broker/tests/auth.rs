@@ -156,6 +156,24 @@ fn an_answer_may_come_later() {
 }
 
 #[test]
+fn the_keep_alive_starts_with_connack() {
+    let (mut w, script) = world();
+    script.then(Decision::Pending);
+    let mut connect = hello(Version::V5, "c");
+    connect.keep_alive = 2;
+    let c = w.connect_with(&connect);
+    w.advance(9_800);
+    let key = w.peers[c].key.unwrap();
+    w.brokers[0].on_authenticated(w.now, key.0, Decision::Accept { data: None });
+    w.settle();
+    w.advance(2_000);
+    assert!(!w.is_closed(c));
+    w.advance(2_000);
+    assert!(w.is_closed(c));
+    w.end();
+}
+
+#[test]
 fn a_later_answer_may_be_no_or_never() {
     let (mut w, script) = world();
     script.then(Decision::Pending);
