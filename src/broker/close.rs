@@ -7,7 +7,7 @@ use super::{
     receive::{encode, tenths},
 };
 use crate::{
-    codec::{Connack, Disconnect, Packet, ReasonCode, Version},
+    codec::{Connack, Disconnect, Packet, PacketType, ReasonCode, Version},
     session::{Message, Publication, expiry},
     stats::{CloseReason, DropReason},
 };
@@ -46,12 +46,17 @@ impl Broker {
 
     /// Answers a CONNECT with a reason not to accept it, and ends the connection.
     /// `[MQTT-3.1.4-2]`, `[MQTT-3.2.2-7]`
-    pub(super) fn refuse(&mut self, key: ConnectionKey, reason: ReasonCode) {
+    pub(super) fn refuse(&mut self, key: ConnectionKey, cause: ReasonCode) {
+        let reason = match cause {
+            cause if cause.is_allowed_in(PacketType::Connack) => cause,
+            ReasonCode::ServerShuttingDown => ReasonCode::ServerUnavailable,
+            _ => ReasonCode::UnspecifiedError,
+        };
         self.clients.control(key, |version, out| {
             let connack = Connack { session_present: false, reason, properties: <_>::default() };
             encode(&Packet::Connack(connack), version, out);
         });
-        self.close(key, close_reason(reason), None);
+        self.close(key, close_reason(cause), None);
     }
 
     /// Ends the connection at once, with nothing said.
@@ -73,6 +78,12 @@ impl Broker {
         match (state, reason) {
             (State::Closing, _) => return,
             (State::Connected, Some(reason)) if version == Version::V5 => {
+                let reason = match reason {
+                    reason if reason.is_allowed_in(PacketType::Disconnect) => reason,
+                    // What an authentication module says may be meant for CONNACK.
+                    _ if cause == CloseReason::NotAuthorized => ReasonCode::NotAuthorized,
+                    _ => ReasonCode::UnspecifiedError,
+                };
                 self.clients.control(key, |version, out| {
                     let disconnect = Disconnect { reason, ..Disconnect::default() };
                     encode(&Packet::Disconnect(disconnect), version, out);

@@ -230,7 +230,7 @@ impl Broker {
         let mut next = self.retained.scan(&query.filter, after, query.limit, VISITED, &mut found);
         // No more than an outbox takes that was half empty when it was asked.
         let mut bytes = 0;
-        let fits = |(_, message): &(&str, &Arc<Message>)| {
+        let mut fits = |(_, message): &(&str, &Arc<Message>)| {
             let before = bytes;
             bytes += message.size();
             before <= self.config.max_outbox_bytes / 2

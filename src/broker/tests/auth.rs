@@ -228,6 +228,30 @@ fn a_client_authenticates_again() {
 }
 
 #[test]
+fn a_reason_that_only_connack_knows_becomes_one_that_disconnect_knows() {
+    let (mut w, script) = world();
+    let c = w.connected(&with_method("c"));
+    script.then(Decision::Refuse { reason: ReasonCode::BadUserNameOrPassword });
+    w.send(c, &auth(AGAIN, "M"));
+    assert_eq!(w.got(c), [Got::Disconnect(ReasonCode::NotAuthorized)]);
+    assert_eq!(w.closed(CloseReason::NotAuthorized), 1);
+    w.end();
+}
+
+#[test]
+fn draining_ends_an_exchange_with_a_connack() {
+    let (mut w, script) = world();
+    script.then(Decision::Pending);
+    let c = w.connect_with(&with_method("c"));
+    w.brokers[0].on_drain(w.now);
+    w.settle();
+    let got = w.got(c);
+    assert!(matches!(got[..], [Got::Connack { reason: ReasonCode::ServerUnavailable, .. }]));
+    assert_eq!(w.closed(CloseReason::ServerShutdown), 1);
+    w.end();
+}
+
+#[test]
 fn auth_without_a_method_or_with_another_is_a_protocol_error() {
     let (mut w, _script) = world();
     let c = w.connect(Version::V5, "c");

@@ -130,3 +130,25 @@ fn a_client_that_does_not_close_is_closed_after_the_linger_time() {
     assert!(w.is_closed(c) && w.peers[c].aborted);
     w.end();
 }
+
+#[test]
+fn draining_tells_everyone_and_lets_nobody_in() {
+    let mut w = World::new(2);
+    let will =
+        Will { topic: "will", payload: b"", qos: Q0, retain: false, properties: <_>::default() };
+    let five = w.connected(&Connect { will: Some(will), ..staying(Version::V5, "five") });
+    let three = w.connect(Version::V3_1_1, "three");
+    let half = w.open(Version::V5);
+    for broker in &mut w.brokers {
+        broker.on_drain(w.now);
+    }
+    w.settle();
+    assert_eq!(w.got(five), [Got::Disconnect(ReasonCode::ServerShuttingDown)]);
+    assert!(w.is_closed(five) && w.is_closed(three) && w.is_closed(half));
+    assert_eq!(w.totals().wills_published, 0);
+    let late = w.connect_with(&hello(Version::V5, "late"));
+    let got = w.got(late);
+    assert!(matches!(got[..], [Got::Connack { reason: ReasonCode::ServerUnavailable, .. }]));
+    assert_eq!(w.totals().sessions, 1, "the session that shall stay");
+    w.end();
+}
