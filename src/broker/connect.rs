@@ -74,7 +74,16 @@ impl Broker {
             }
         }
         let connected = || self.shared.stats.iter().map(|s| s.clients_connected.get()).sum::<u64>();
-        if self.config.max_connections > 0 && connected() >= self.config.max_connections {
+        // Who takes its own session over is not one more.
+        let is_connected = || {
+            let hash = self.shared.seed.hash(connect.client_id);
+            let session = self.find_session(connect.client_id, hash);
+            session
+                .and_then(|s| self.clients.sessions.get(s.index()))
+                .is_some_and(Client::is_online)
+        };
+        let maximum = self.config.max_connections;
+        if maximum > 0 && connected() >= maximum && !is_connected() {
             return Err(ReasonCode::QuotaExceeded);
         }
         let Some(will) = &connect.will else { return Ok(()) };

@@ -77,6 +77,18 @@ fn the_old_connection_of_a_taken_over_session_can_do_no_harm() {
 }
 
 #[test]
+fn a_returning_client_is_let_in_at_the_cap_on_connections() {
+    let mut w = World::with(1, |c| c.max_connections = 1);
+    w.connected(&staying(Version::V5, "c"));
+    let other = w.connect_with(&hello(Version::V5, "other"));
+    let got = w.got(other);
+    assert!(matches!(got[..], [Got::Connack { reason: ReasonCode::QuotaExceeded, .. }]));
+    let (_, present) = w.resumed(&staying(Version::V5, "c"));
+    assert!(present, "it takes the place of its own old connection");
+    w.end();
+}
+
+#[test]
 fn a_session_ends_when_its_expiry_interval_has_passed() {
     let mut w = World::new(1);
     let mut connect = staying(Version::V5, "c");
