@@ -12,6 +12,9 @@ use crate::{
     stats::{CloseReason, DropReason},
 };
 
+/// What is due later than this is looked at in between, in tenths of a second: a year.
+const LOOK_AGAIN: u32 = 365 * 24 * 3_600 * 10;
+
 impl Broker {
     /// The client ends the connection. MQTT 5.0 section 3.14.4.
     pub(super) fn on_disconnect(
@@ -218,6 +221,9 @@ impl Broker {
     pub(super) fn arm_session(&mut self, key: SessionKey) {
         let Some(client) = self.clients.sessions.get_mut(key.index()) else { return };
         let Some(at) = client.next_deadline() else { return };
+        // The timer wheel turns once in two years, and what it fires too early would be taken for
+        // a timer of an earlier session.
+        let at = at.min(tenths(self.now.monotonic).saturating_add(LOOK_AGAIN));
         if client.timer_at == 0 || at < client.timer_at {
             client.timer_at = at;
             self.timers.insert(u64::from(at) * 100, Timer::Session(key));

@@ -125,6 +125,25 @@ fn disconnect_changes_the_expiry_interval_but_not_from_zero() {
 }
 
 #[test]
+fn a_session_that_shall_stay_for_years_stays() {
+    let mut w = World::with(1, |c| c.max_session_expiry = u32::MAX);
+    let mut connect = staying(Version::V5, "c");
+    let year = 365 * 24 * 3_600;
+    connect.properties.session_expiry_interval = Some(4 * year);
+    let c = w.connected(&connect);
+    w.cut(c);
+    for _ in 0..47 {
+        w.jump(u64::from(year) / 12 * 1_000);
+        assert_eq!(w.totals().sessions, 1);
+    }
+    for _ in 0..3 {
+        w.jump(u64::from(year) / 12 * 1_000);
+    }
+    assert_eq!(w.totals().sessions, 0, "and then ends");
+    w.end();
+}
+
+#[test]
 fn the_broker_says_what_it_grants() {
     let mut w = World::with(1, |c| {
         c.max_session_expiry = 100;
