@@ -205,9 +205,9 @@ impl Clients {
                 false => Err(DropReason::Offline),
             };
         };
-        let outgoing = client.outgoing.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         let window = connection.window(self.config.max_inflight);
-        if !outgoing.has_room(window) || connection.queued() >= self.config.max_outbox_bytes {
+        let has_room = client.outgoing.as_ref().is_none_or(|outgoing| outgoing.has_room(window));
+        if !has_room || connection.queued() >= self.config.max_outbox_bytes {
             return self.enqueue(key, matched, qos, retain, encoding);
         }
         if packet_size(connection.version, &encoding.publication, matched.ids)
@@ -222,6 +222,7 @@ impl Clients {
             shared: matched.shared,
             subscription_ids: ThinVec::from(matched.ids),
         };
+        let outgoing = client.outgoing.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         let Some(packet_id) = outgoing.send(delivery, &mut client.last_packet_id) else {
             return self.enqueue(key, matched, qos, retain, encoding);
         };
@@ -229,7 +230,8 @@ impl Clients {
         let payload = Some(&mut encoding.payload);
         let (out, publication) = (&mut self.out, &encoding.publication);
         let key = client.connection;
-        write(out, key, connection, publication, to_send, matched.ids, payload, self.now)?;
+        write(out, key, connection, publication, to_send, matched.ids, payload, self.now)
+            .inspect_err(|_| outgoing.discard(packet_id))?;
         self.stats.publish_sent.add(1);
         Ok(())
     }

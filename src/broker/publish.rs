@@ -185,10 +185,8 @@ impl Broker {
         self.acknowledge(key, kind, packet_id, reason);
         if kind == AckKind::Pubrec && reason.is_error() {
             // It is over with that: no PUBREL comes. MQTT 5.0 section 4.3.3.
-            let client = self.clients.sessions.get_mut(session.index());
-            if let Some(incoming) = client.and_then(|client| client.incoming.as_mut()) {
-                incoming.release(packet_id);
-            }
+            let Some(client) = self.clients.sessions.get_mut(session.index()) else { return };
+            client.release(packet_id);
         }
     }
 

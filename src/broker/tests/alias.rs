@@ -122,6 +122,21 @@ fn no_packet_is_larger_than_the_client_takes() {
 }
 
 #[test]
+fn what_cannot_be_sent_leaves_nothing_behind() {
+    let mut w = World::new(1);
+    let mut connect = hello(Version::V5, "c");
+    connect.properties.maximum_packet_size = Some(50);
+    let c = w.connected(&connect);
+    w.subscribe(c, "a", Q1);
+    w.publish(c, "a", &[b'x'; 100], Q1);
+    w.peers[c].acknowledges = false;
+    w.publish(c, "$SYS/a", b"refused", Q2);
+    let client = w.brokers[0].clients.sessions.iter().next().unwrap().1;
+    assert!(client.outgoing.is_none() && client.incoming.is_none());
+    w.end();
+}
+
+#[test]
 fn a_packet_larger_than_announced_ends_the_connection() {
     let mut w = World::with(1, |c| c.max_packet_size = 100);
     let c = w.connect(Version::V5, "c");

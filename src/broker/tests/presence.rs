@@ -55,3 +55,20 @@ fn each_way_to_leave_has_its_reason() {
     assert_eq!(reasons, ["disconnect", "peer_closed", "malformed_packet", "taken_over"]);
     w.end();
 }
+
+#[test]
+fn a_client_id_too_long_for_a_topic_is_not_announced() {
+    for shard in 0..2 {
+        let mut w = World::new(2);
+        let owner = w.connected(&staying(Version::V5, &w.id_on(shard, "owner")));
+        w.subscribe(owner, "$SYS/brokers/#", Q1);
+        let c = w.connect(Version::V5, &w.id_on(0, &"/".repeat(30_000)));
+        w.cut(c);
+        assert!(w.messages(owner).is_empty());
+        // Nor is anything left that could not be sent.
+        w.cut(owner);
+        let owner = w.connected(&staying(Version::V5, &w.id_on(shard, "owner")));
+        assert!(w.messages(owner).is_empty());
+        w.end();
+    }
+}
