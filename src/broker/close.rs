@@ -172,6 +172,8 @@ impl Broker {
         }
         self.stats.sessions.sub(1);
         let Some(outgoing) = client.outgoing.take() else { return };
+        self.stats.queued_messages.sub(outgoing.queued() as u64);
+        self.stats.queued_bytes.sub(outgoing.queued_bytes() as u64);
         let lost = outgoing.undelivered();
         let mut saved = 0;
         for delivery in outgoing.into_shared() {

@@ -90,6 +90,7 @@ impl Broker {
         topics::validate_topic_name(will.topic, self.config.max_topic_levels)
             .map_err(|_| ReasonCode::TopicNameInvalid)?;
         if will.topic.starts_with("$SYS/") {
+            self.stats.acl_refused.add(1);
             return Err(ReasonCode::NotAuthorized);
         }
         if will.qos > self.config.max_qos {

@@ -133,6 +133,7 @@ impl Broker {
         if topic.starts_with("$SYS/") {
             // The broker's own; what a client put there, others would take for the truth.
             self.stats.publish_dropped.add(DropReason::NotAuthorized, 1);
+            self.stats.acl_refused.add(1);
             return ReasonCode::NotAuthorized;
         }
         let properties = &publish.properties;

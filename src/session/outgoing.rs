@@ -121,6 +121,11 @@ impl Outgoing {
         self.queue.len()
     }
 
+    /// The bytes in the queue, by [`Message::size`].
+    pub fn queued_bytes(&self) -> usize {
+        self.queue_bytes
+    }
+
     /// Whether a QoS 0 message waits in the queue, which another one must not overtake.
     /// `[MQTT-4.6.0-6]`
     pub fn queues_qos0(&self) -> bool {

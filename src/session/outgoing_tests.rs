@@ -140,7 +140,6 @@ fn what_another_member_gets_was_shared_and_not_taken_over() {
 /// The same by plain lists.
 #[derive(Default)]
 struct Model {
-    /// Number, QoS, packet id, received, sent on this connection, counted, sent ever.
     inflight: Vec<Entry>,
     queue: VecDeque<(u32, QoS, u64)>,
     last: u16,
@@ -152,9 +151,9 @@ struct Entry {
     qos: QoS,
     id: u16,
     received: bool,
+    /// On the present connection.
     sent: bool,
     counted: bool,
-    ever: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -175,8 +174,8 @@ impl Model {
             id = id % u16::MAX + 1;
         }
         self.last = id;
-        let (received, sent, counted, ever) = (false, true, true, true);
-        self.inflight.push(Entry { number, qos, id, received, sent, counted, ever });
+        let (received, sent, counted) = (false, true, true);
+        self.inflight.push(Entry { number, qos, id, received, sent, counted });
         id
     }
 

@@ -86,6 +86,33 @@ fn a_publisher_that_is_not_read_from_is_not_blamed_for_its_silence() {
 }
 
 #[test]
+fn a_slow_consumer_loses_qos_0_beyond_its_outbox_and_keeps_qos_1() {
+    let mut w = World::with(1, |c| c.max_outbox_bytes = 1_000);
+    let from = w.connect(Version::V5, "from");
+    let to = w.connect(Version::V5, "to");
+    w.subscribe(to, "#", Q1);
+    w.peers[to].room = 0;
+    for _ in 0..20 {
+        w.publish(from, "zero", &[b'0'; 94], Q0);
+    }
+    let dropped = w.dropped(DropReason::OutboxFull);
+    assert!((9..=10).contains(&dropped), "{dropped}");
+    for n in 0..5 {
+        w.publish(from, "one", &[b'a' + n], Q1);
+    }
+    assert_eq!(w.totals().queued_messages, 5);
+    w.make_room(to, usize::MAX);
+    let messages = w.messages(to);
+    let one: Vec<_> = messages.iter().filter(|m| m.qos == 1).map(|m| m.text()).collect();
+    assert_eq!(one, ["a", "b", "c", "d", "e"]);
+    assert_eq!(messages.len() as u64, 25 - dropped);
+    assert_eq!(w.dropped(DropReason::OutboxFull), dropped);
+    w.publish(from, "one", b"f", Q1);
+    assert_eq!(w.texts(to), ["f"], "and goes on as if nothing had been");
+    w.end();
+}
+
+#[test]
 fn an_outbox_that_was_full_within_one_turn_does_not_strand_the_queue() {
     let mut w = World::with(1, |c| c.max_outbox_bytes = 1_000);
     let from = w.connect(Version::V5, "from");

@@ -41,7 +41,9 @@ fn each_way_to_leave_has_its_reason() {
         |w, c| w.disconnect(c),
         |w, c| w.cut(c),
         |w, c| w.send_bytes(c, &[0xFF, 0xFF]),
-        |w, _| drop(w.connect(Version::V5, "c")),
+        |w, _| {
+            w.connect(Version::V5, "c");
+        },
     ];
     for leave in leave {
         let c = w.connect(Version::V5, "c");
@@ -71,4 +73,32 @@ fn a_client_id_too_long_for_a_topic_is_not_announced() {
         assert!(w.messages(owner).is_empty());
         w.end();
     }
+}
+
+#[test]
+fn figures_are_published_and_retained() {
+    let mut w = World::with(2, |c| c.sys_interval = 10_000);
+    let c = w.connect(Version::V5, &w.id_on(1, "c"));
+    w.subscribe(c, "a", Q0);
+    w.publish(c, "a", b"12345", Q0);
+    w.advance(20_100);
+    w.subscribe(c, "$SYS/#", Q0);
+    let messages = w.messages(c);
+    let figure = |name: &str| {
+        let topic = format!("$SYS/broker/{name}");
+        let found = messages.iter().find(|m| m.topic == topic && m.retain);
+        found.unwrap_or_else(|| panic!("no {name}")).text().to_owned()
+    };
+    assert!(figure("version").starts_with("ringmq "));
+    assert_eq!(figure("uptime"), "20 seconds");
+    assert_eq!(figure("clients/connected"), "1");
+    assert_eq!(figure("clients/total"), "1");
+    assert_eq!(figure("clients/maximum"), "1");
+    assert_eq!(figure("subscriptions/count"), "1");
+    assert_eq!(figure("publish/messages/received"), "1");
+    assert_eq!(figure("publish/messages/sent"), "1");
+    assert_eq!(figure("publish/bytes/received"), "5");
+    assert_eq!(figure("publish/bytes/sent"), "5");
+    assert!(figure("load/bytes/received/1min").parse::<f64>().unwrap() > 0.0);
+    w.end();
 }

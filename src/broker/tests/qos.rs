@@ -256,6 +256,28 @@ fn the_rest_of_what_check_publish_refuses() {
 }
 
 #[test]
+fn nobody_publishes_in_the_brokers_name() {
+    let mut w = World::new(1);
+    let c = w.connect(Version::V5, "c");
+    w.subscribe(c, "$SYS/#", Q2);
+    w.publish(c, "$SYS/broker/version", b"mine", Q0);
+    w.publish(c, "$SYS/broker/version", b"mine", Q1);
+    w.peers[c].acknowledges = false;
+    w.publish(c, "$SYS/broker/version", b"mine", Q2);
+    let got = w.got(c);
+    assert!(matches!(
+        got[..],
+        [
+            Got::Ack(AckKind::Puback, _, ReasonCode::NotAuthorized),
+            Got::Ack(AckKind::Pubrec, _, ReasonCode::NotAuthorized)
+        ]
+    ));
+    assert_eq!(w.dropped(crate::stats::DropReason::NotAuthorized), 3);
+    assert_eq!(w.totals().acl_refused, 3);
+    w.end();
+}
+
+#[test]
 fn a_payload_that_is_not_the_text_it_claims_to_be_is_refused_on_demand() {
     let mut w = World::with(1, |c| c.validate_payload_format = true);
     let c = w.connect(Version::V5, "c");

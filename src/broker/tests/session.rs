@@ -7,6 +7,52 @@ use crate::{
 };
 
 #[test]
+fn what_was_missed_is_sent_in_order_and_what_was_in_flight_again_with_dup() {
+    let mut w = World::with(1, |c| c.max_inflight = 3);
+    let from = w.connect(Version::V5, "from");
+    let to = w.connected(&staying(Version::V5, "to"));
+    w.subscribe(to, "#", Q2);
+    w.peers[to].acknowledges = false;
+    for (text, qos) in [("1", Q1), ("2", Q2), ("3", Q2), ("4", Q1)] {
+        w.publish(from, "a", text.as_bytes(), qos);
+    }
+    let before = w.messages(to);
+    assert_eq!(before.len(), 3);
+    w.ack(to, AckKind::Pubrec, before[1].id);
+    w.cut(to);
+    w.publish(from, "a", b"5", Q2);
+    w.publish(from, "a", b"never", Q0);
+
+    let (to, present) = w.resumed(&staying(Version::V5, "to"));
+    assert!(present);
+    let got = w.got(to);
+    // Behind these come PUBRELs, for the client answers by itself now.
+    let seen: Vec<_> = got[..5]
+        .iter()
+        .map(|got| match got {
+            Got::Publish(m) => (m.text().to_owned(), m.id, m.dup),
+            Got::Ack(AckKind::Pubrel, id, _) => ("pubrel".to_owned(), *id, false),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let id = |n: usize| before[n].id;
+    assert_eq!(
+        seen,
+        [
+            ("1".into(), id(0), true),
+            ("pubrel".into(), id(1), false),
+            ("3".into(), id(2), true),
+            ("4".into(), id(2) + 1, false),
+            ("5".into(), id(2) + 2, false),
+        ]
+    );
+    assert_eq!(w.dropped(DropReason::Offline), 1);
+    assert_eq!(w.totals().sessions_resumed, 1);
+    assert_eq!(w.totals().publish_resent, 2);
+    w.end();
+}
+
+#[test]
 fn qos_0_messages_that_are_queued_on_demand_keep_their_order() {
     let mut w = World::with(1, |c| (c.queue_qos0, c.max_inflight) = (true, 1));
     let from = w.connect(Version::V5, "from");
@@ -31,6 +77,26 @@ fn qos_0_messages_that_are_queued_on_demand_keep_their_order() {
     let rest: Vec<_> = rest.iter().filter(|m| m.qos == 0).map(|m| m.text()).collect();
     assert_eq!(rest, ["2", "3"]);
     w.end();
+}
+
+#[test]
+fn a_clean_start_ends_the_session_before_it() {
+    for version in [Version::V3_1, Version::V3_1_1, Version::V5] {
+        let mut w = World::new(1);
+        let from = w.connect(Version::V5, "from");
+        let to = w.connected(&staying(version, "to"));
+        w.subscribe(to, "a", Q1);
+        w.cut(to);
+        w.publish(from, "a", b"x", Q1);
+        assert_eq!((w.totals().queued_messages, w.totals().sessions), (1, 2));
+        assert!(w.totals().queued_bytes > 0);
+        let (to, present) = w.resumed(&hello(version, "to"));
+        assert!(!present);
+        w.publish(from, "a", b"y", Q1);
+        assert!(w.messages(to).is_empty());
+        assert_eq!(w.dropped(DropReason::SessionEnded), 1);
+        w.end();
+    }
 }
 
 #[test]
@@ -198,6 +264,31 @@ fn clients_without_an_identifier_that_none_can_be_assigned_to() {
         );
         assert!(w.is_closed(c));
         assert_eq!(w.closed(CloseReason::ClientIdInvalid), 1);
+        w.end();
+    }
+}
+
+#[test]
+fn the_queue_of_an_absent_client_is_bounded_in_messages_and_bytes() {
+    for drop_oldest in [true, false] {
+        let mut w = World::with(1, |c| {
+            (c.queue.messages, c.queue.bytes, c.queue.drop_oldest) = (3, 4_000, drop_oldest);
+        });
+        let from = w.connect(Version::V5, "from");
+        let to = w.connected(&staying(Version::V5, "to"));
+        w.subscribe(to, "#", Q1);
+        w.cut(to);
+        for n in 0..5 {
+            w.publish(from, "a", &[b'0' + n], Q1);
+        }
+        assert_eq!(w.dropped(DropReason::QueueFull), 2);
+        // What could never fit costs nothing that is there.
+        w.publish(from, "a", &[b'x'; 5_000], Q1);
+        assert_eq!(w.dropped(DropReason::QueueFull), 3);
+        assert_eq!(w.totals().queued_messages, 3);
+        let to = w.connected(&staying(Version::V5, "to"));
+        let kept: [&str; 3] = if drop_oldest { ["2", "3", "4"] } else { ["0", "1", "2"] };
+        assert_eq!(w.texts(to), kept);
         w.end();
     }
 }

@@ -62,6 +62,26 @@ fn a_group_and_a_subscription_of_ones_own_both_deliver() {
 }
 
 #[test]
+fn members_that_are_away_get_nothing_while_others_are_there() {
+    let mut w = World::new(3);
+    let (from, members) = group(&mut w, 3);
+    w.cut(members[1]);
+    for _ in 0..6 {
+        w.publish(from, "job/1", b"x", Q1);
+    }
+    assert_eq!(counts(&mut w, &members), [3, 0, 3]);
+    w.cut(members[0]);
+    w.cut(members[2]);
+    for _ in 0..6 {
+        w.publish(from, "job/1", b"x", Q1);
+    }
+    assert_eq!(w.totals().queued_messages, 6, "with nobody there, they wait");
+    let back = w.connected(&staying(Version::V5, &w.id_on(1, "member1")));
+    assert_eq!(w.messages(back).len(), 2);
+    w.end();
+}
+
+#[test]
 fn a_member_that_leaves_while_a_message_is_on_its_way() {
     let mut w = World::new(3);
     let (from, members) = group(&mut w, 3);
