@@ -1,6 +1,6 @@
 //! From a message and a subscription to bytes in an outbox, or a place in a queue.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use hashbrown::HashTable;
 use slab::Slab;
@@ -46,8 +46,8 @@ pub struct Matched<'a> {
     pub options: SubscriptionOptions,
     /// The Subscription Identifiers of all of them.
     pub ids: &'a [u32],
-    /// Whether it came through a shared subscription.
-    pub shared: bool,
+    /// The tag of the shared subscription that it came through, if any.
+    pub shared: Option<NonZeroU32>,
     /// Whether it is a retained message sent because of a new subscription. `[MQTT-3.3.1-8]`
     pub retained: bool,
 }

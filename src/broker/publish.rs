@@ -246,7 +246,7 @@ impl Broker {
                     }
                     let id = [subscriber.id];
                     let ids = if subscriber.id == 0 { &[][..] } else { &id[..] };
-                    let matched = Matched { options, ids, shared: false, retained: false };
+                    let matched = Matched { options, ids, shared: None, retained: false };
                     self.clients.deliver(subscriber.session, matched, encoding);
                 }
             }
@@ -285,7 +285,7 @@ impl Broker {
                 options.retain_as_published |= target.options.retain_as_published;
                 ids.extend(Some(target.id).filter(|id| *id != 0));
             }
-            let matched = Matched { options, ids: &ids, shared: false, retained: false };
+            let matched = Matched { options, ids: &ids, shared: None, retained: false };
             self.clients.deliver(first.session, matched, encoding);
         }
         targets.clear();

@@ -276,7 +276,7 @@ impl Broker {
             false => requests.superseded.clone(),
         };
         let ids = if id == 0 { &[][..] } else { std::slice::from_ref(&id) };
-        let matched = Matched { options, ids, shared: false, retained: true };
+        let matched = Matched { options, ids, shared: None, retained: true };
         for message in &answer.messages {
             self.clients.relieve();
             let mut encoding = Encoding::of(message);

@@ -1,7 +1,7 @@
 //! Shared subscriptions: each message of a group goes to one of its members, wherever that lives.
 //! MQTT 5.0 section 4.8.2.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use super::{
     Broker, SessionKey,
@@ -14,7 +14,7 @@ use crate::{
     codec::QoS,
     session::Delivery,
     stats::DropReason,
-    topics::{self, GroupRoute, Pick, ShardSet, Subscriber},
+    topics::{GroupRoute, Pick, ShardSet, Subscriber},
 };
 
 impl Broker {
@@ -105,12 +105,13 @@ impl Broker {
         let Some(member) = self.groups.pick(share, filter, strategy, index, is_online) else {
             return false;
         };
+        let tag = self.group_tag(share, filter);
         let Subscriber { session, options, id } = member;
         let id = [id];
         let matched = Matched {
             options: options_of(options),
             ids: if id == [0] { &[] } else { &id },
-            shared: true,
+            shared: Some(tag),
             retained: false,
         };
         self.clients.deliver(session, matched, encoding);
@@ -125,16 +126,19 @@ impl Broker {
         let mut groups = Vec::new();
         self.shared.groups.matching(topic, &mut groups);
         let group = groups.iter().find(|group| {
-            of.iter().any(|m| {
-                &*m.share == group.share()
-                    && &*m.filter == group.filter()
-                    && topics::matches(&m.filter, topic)
-            })
+            delivery.shared == Some(self.group_tag(group.share(), group.filter()))
+                && of.iter().any(|m| &*m.share == group.share() && &*m.filter == group.filter())
         });
         let Some(group) = group else { return false };
         let hash = self.shared.seed.hash(topic);
         self.deal_to(group, hash, ShardSet::default(), &mut encoding, &mut Routed::default());
         true
+    }
+
+    /// Tells the groups of one session apart, nearly always.
+    fn group_tag(&self, share: &str, filter: &str) -> NonZeroU32 {
+        let seed = &self.shared.seed;
+        NonZeroU32::MIN | (seed.hash(share).rotate_left(32) ^ seed.hash(filter)) as u32
     }
 
     /// Tells the groups of a session that it came or went.

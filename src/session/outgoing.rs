@@ -1,7 +1,7 @@
 //! What a session still has to deliver: messages in flight with their packet ids, and the queue
 //! behind them. MQTT 5.0 sections 4.3, 4.4, 4.6 and 4.9.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, num::NonZeroU32, sync::Arc};
 
 use thin_vec::ThinVec;
 
@@ -17,9 +17,10 @@ pub struct Delivery {
     pub qos: QoS,
     /// The RETAIN flag to send.
     pub retain: bool,
-    /// Whether it came through a shared subscription: if the session ends before it is
-    /// acknowledged, another member gets it. MQTT 5.0 section 4.8.2.
-    pub shared: bool,
+    /// Whether it came through a shared subscription, and a tag that tells through which of the
+    /// session's: if the session ends before it is acknowledged, another member gets it. MQTT 5.0
+    /// section 4.8.2.
+    pub shared: Option<NonZeroU32>,
     /// The identifiers of all subscriptions that matched. `[MQTT-3.3.4-3]`
     pub subscription_ids: ThinVec<u32>,
 }
@@ -290,7 +291,7 @@ impl Outgoing {
     /// `[MQTT-4.8.2-5]`, MQTT 5.0 section 4.8.2.
     pub fn into_shared(self) -> impl Iterator<Item = Delivery> {
         let inflight = self.inflight.into_iter().filter(|e| e.phase == Phase::Puback);
-        inflight.filter_map(|e| e.delivery).chain(self.queue).filter(|d| d.shared)
+        inflight.filter_map(|e| e.delivery).chain(self.queue).filter(|d| d.shared.is_some())
     }
 
     /// How many messages are lost if the session ends now.

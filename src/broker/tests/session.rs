@@ -233,6 +233,32 @@ fn the_broker_says_what_it_grants() {
 }
 
 #[test]
+fn a_client_need_not_wait_for_connack_even_if_its_home_is_elsewhere() {
+    let mut w = World::new(2);
+    let c = w.open(Version::V3_1_1);
+    let id = w.id_on(1, "c");
+    w.peers[c].send(&Packet::Connect(hello(Version::V3_1_1, &id)));
+    let filters = [("a", SubscriptionOptions::new(Q1))];
+    let subscribe = Subscribe {
+        packet_id: PacketId::FIRST,
+        subscription_id: None,
+        user_properties: <_>::default(),
+        filters: SubscribeFilters::from(&filters[..]),
+    };
+    w.peers[c].send(&Packet::Subscribe(subscribe));
+    w.publish(c, "a", b"x", Q1);
+    assert_eq!(w.peers[c].shard, 1);
+    let got = w.got(c);
+    assert!(matches!(
+        got[..],
+        [Got::Connack { .. }, Got::Suback(..), Got::Publish(_), Got::Ack(AckKind::Puback, ..)]
+    ));
+    let totals = w.totals();
+    assert_eq!((totals.connections_open, totals.packets_received), (1, 4));
+    w.end();
+}
+
+#[test]
 fn an_assigned_identifier_stays_on_the_shard_that_accepted() {
     let mut w = World::new(4);
     for shard in 0..4 {

@@ -151,6 +151,47 @@ fn a_qos_2_message_in_flight_goes_to_nobody_else() {
 }
 
 #[test]
+fn without_credit_a_group_loses_qos_0_and_slows_its_publisher_for_qos_1() {
+    let mut w = World::new(2);
+    w.credit = 2;
+    let only = w.connect(Version::V5, &w.id_on(1, "only"));
+    w.subscribe(only, "$share/g/a", Q1);
+    let from = w.connect(Version::V5, &w.id_on(0, "from"));
+    w.delivers_mail = false;
+    for _ in 0..5 {
+        w.publish(from, "a", b"0", Q0);
+    }
+    assert_eq!(w.dropped(DropReason::NoCredit), 3);
+    for _ in 0..5 {
+        w.publish(from, "a", b"1", Q1);
+    }
+    assert!(w.peers[from].paused);
+    w.delivers_mail = true;
+    w.settle();
+    assert_eq!(w.texts(only), ["0", "0", "1", "1", "1", "1", "1"]);
+    w.end();
+}
+
+#[test]
+fn what_is_left_of_a_session_goes_to_the_group_that_it_came_through() {
+    let mut w = World::new(1);
+    let one = w.connect(Version::V5, "one");
+    w.subscribe(one, "$share/g/job/+", Q1);
+    w.subscribe(one, "$share/h/job/1", Q1);
+    w.peers[one].acknowledges = false;
+    let from = w.connect(Version::V5, "from");
+    w.publish(from, "job/1", b"x", Q1);
+    assert_eq!(w.messages(one).len(), 2, "one for each group");
+    let g = w.connect(Version::V5, "g");
+    w.subscribe(g, "$share/g/job/+", Q1);
+    let h = w.connect(Version::V5, "h");
+    w.subscribe(h, "$share/h/job/1", Q1);
+    w.cut(one);
+    assert_eq!((w.messages(g).len(), w.messages(h).len()), (1, 1));
+    w.end();
+}
+
+#[test]
 fn a_group_that_is_joined_twice_is_left_once() {
     let mut w = World::new(2);
     let c = w.connect(Version::V5, "c");
