@@ -327,7 +327,7 @@ stats! {
     handovers_sent: Counter,
     /// Connections taken over from the shard that accepted them.
     handovers_received: Counter,
-    /// Connections lost on their way to their home shard.
+    /// Connections that their shard could not take in.
     handovers_failed: Counter,
     /// CONNECT packets refused because the client did not prove who it is.
     auth_refused: Counter,

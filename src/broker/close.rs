@@ -12,6 +12,9 @@ use crate::{
     stats::{CloseReason, DropReason},
 };
 
+/// A year, in tenths of a second.
+const A_YEAR: u32 = 365 * 24 * 3_600 * 10;
+
 impl Broker {
     /// The client ends the connection. MQTT 5.0 section 3.14.4.
     pub(super) fn on_disconnect(
@@ -207,6 +210,8 @@ impl Broker {
     pub(super) fn arm_session(&mut self, key: SessionKey) {
         let Some(client) = self.clients.sessions.get_mut(key.index()) else { return };
         let Some(at) = client.next_deadline() else { return };
+        // The wheel does not reach further than two years; it is looked at again on the way.
+        let at = at.min(tenths(self.now.monotonic) + A_YEAR);
         if client.timer_at == 0 || at < client.timer_at {
             client.timer_at = at;
             self.timers.insert(u64::from(at) * 100, Timer::Session(key));

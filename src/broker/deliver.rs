@@ -33,6 +33,8 @@ pub struct Clients {
     /// Client identifier to session.
     pub(super) by_id: HashTable<SessionKey>,
     pub(super) out: Outboxes,
+    /// The messages delivered since this was last set to 0.
+    pub(super) delivered: usize,
     /// The broker's clock, in milliseconds; set at the start of each turn.
     pub(super) now: u64,
     #[expect(clippy::vec_box, reason = "the boxes are what is recycled")]
@@ -117,6 +119,7 @@ impl Clients {
             sessions: Slab::new(),
             by_id: HashTable::new(),
             out: Outboxes::default(),
+            delivered: 0,
             now: 0,
             spare: Vec::new(),
         }
@@ -124,6 +127,7 @@ impl Clients {
 
     /// Delivers to one session, or queues for it, or drops and counts.
     pub fn deliver(&mut self, key: SessionKey, matched: Matched<'_>, encoding: &mut Encoding<'_>) {
+        self.delivered += 1;
         let publication = &encoding.publication;
         let qos = publication.qos.min(matched.options.qos);
         let retain =
@@ -204,7 +208,9 @@ impl Clients {
         };
         let outgoing = client.outgoing.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         let window = connection.window(self.config.max_inflight);
-        if !outgoing.has_room(window) || connection.queued() >= self.config.max_outbox_bytes {
+        let is_full = connection.queued() >= self.config.max_outbox_bytes;
+        connection.stalled |= is_full;
+        if is_full || !outgoing.has_room(window) {
             return self.enqueue(key, matched, qos, retain, encoding);
         }
         if packet_size(connection.version, &encoding.publication, matched.ids)
@@ -270,7 +276,11 @@ impl Clients {
         let window = connection.window(self.config.max_inflight);
         let mut expired = 0;
         let mut too_large = 0;
-        while connection.queued() < self.config.max_outbox_bytes {
+        loop {
+            if connection.queued() >= self.config.max_outbox_bytes {
+                connection.stalled = true;
+                break;
+            }
             let last = &mut client.last_packet_id;
             let Some(next) = outgoing.next(window, self.now, last, &mut expired) else { break };
             let (delivery, packet_id, dup) = match &next {

@@ -351,9 +351,8 @@ impl Broker {
         self.stats.bytes_sent.add(bytes as u64);
         let now = self.now.monotonic;
         let Some(connection) = self.clients.connections.get_mut(key.index()) else { return true };
-        let was_blocked = connection.outbox.as_ref().is_some_and(|outbox| outbox.is_blocked());
         let empty = self.clients.out.written(&mut connection.outbox, bytes, now);
-        if was_blocked {
+        if connection.stalled || connection.paused {
             self.on_drained(key);
         }
         empty
@@ -396,9 +395,12 @@ impl Broker {
             return;
         }
         let session = connection.session;
-        if std::mem::take(&mut connection.paused) {
+        let waits_for_others =
+            connection.state == connection::State::Authenticating || self.starved.contains(&key);
+        if !waits_for_others && std::mem::take(&mut connection.paused) {
             self.effects.push(Effect::Resume(key));
         }
+        connection.stalled = false;
         self.clients.pump(session);
         self.fetch_retained(session);
     }

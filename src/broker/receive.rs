@@ -3,6 +3,7 @@
 use super::{Broker, ConnectionKey, NextStep, Now, Progress, connection::State};
 use crate::{
     codec::{self, DecodeError, Frame, FrameStatus, Packet, ReasonCode},
+    limits,
     stats::CloseReason,
     topics::ShardId,
 };
@@ -21,13 +22,24 @@ impl Broker {
         Progress { consumed, next }
     }
 
+    /// The shard holds too many bytes of packets that are not complete, and this connection has
+    /// just added to them.
+    pub fn on_too_much_unread(&mut self, now: Now, key: ConnectionKey) {
+        self.set_now(now);
+        self.violated(key, ReasonCode::QuotaExceeded);
+    }
+
     fn handle_packets(
         &mut self,
         key: ConnectionKey,
         bytes: &[u8],
         consumed: &mut usize,
     ) -> NextStep {
+        self.clients.delivered = 0;
         for _ in 0..self.config.packets_per_turn {
+            if self.clients.delivered > limits::DELIVERIES_PER_TURN {
+                break;
+            }
             let Some(connection) = self.clients.connections.get(key.index()) else {
                 return NextStep::Read;
             };

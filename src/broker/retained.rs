@@ -9,16 +9,15 @@ use super::{
     deliver::{Encoding, Matched},
     mail::{RetainedAnswer, RetainedQuery, ShardMessage},
 };
-use crate::{codec::SubscriptionOptions, session::Message, stats::DropReason, topics::ShardId};
+use crate::{
+    codec::SubscriptionOptions, limits, session::Message, stats::DropReason, topics::ShardId,
+};
 
-/// The messages asked for at once.
-const BATCH: usize = 64;
-/// The topics looked at for one question: what is left is looked at in a later turn.
-const VISITED: usize = 1_000;
 /// The questions that one session asks its own shard in one turn.
 const QUESTIONS_PER_TURN: usize = 4;
-/// The topics swept for expired messages at each tick.
-const SWEPT_PER_TICK: usize = 256;
+/// The topics that are noted as superseded while a session fetches. Beyond that a client that fetches
+/// for long may see an older message behind a newer one of the same topic.
+const MAX_SUPERSEDED: usize = 1_024;
 
 /// The retained messages that a session's new subscriptions still wait for, one subscription after
 /// the other.
@@ -54,7 +53,7 @@ impl RetainedRequest {
 impl RetainedRequests {
     /// A message that is retained was delivered just now.
     pub fn superseded(&mut self, topic: &str) {
-        if !self.queue.is_empty() {
+        if !self.queue.is_empty() && self.superseded.len() < MAX_SUPERSEDED {
             self.superseded.push(topic.into());
         }
     }
@@ -152,10 +151,14 @@ impl Broker {
             return None;
         }
         let request = requests.queue.front()?;
-        let connection = self.clients.connections.get(client.connection.index())?;
+        let connection = self.clients.connections.get_mut(client.connection.index())?;
         let queued = client.outgoing.as_ref().map_or(0, |outgoing| outgoing.queued());
         let room = (self.config.queue.messages / 2).max(1).saturating_sub(queued);
-        if room == 0 || connection.queued() > self.config.max_outbox_bytes / 2 {
+        if room == 0 {
+            return None;
+        }
+        if connection.queued() > self.config.max_outbox_bytes / 2 {
+            connection.stalled = true;
             return None;
         }
         let shard = match is_wildcard(&request.filter) {
@@ -169,7 +172,7 @@ impl Broker {
             serial: client.serial,
             filter: request.filter.clone(),
             after: request.after.clone(),
-            limit: room.min(BATCH),
+            limit: room.min(limits::RETAINED_BATCH),
         };
         Some((shard, query))
     }
@@ -190,7 +193,13 @@ impl Broker {
     fn answer(&mut self, query: &RetainedQuery) -> RetainedAnswer {
         let mut found = Vec::new();
         let after = query.after.as_deref();
-        let next = self.retained.scan(&query.filter, after, query.limit, VISITED, &mut found);
+        let next = self.retained.scan(
+            &query.filter,
+            after,
+            query.limit,
+            limits::RETAINED_VISITS,
+            &mut found,
+        );
         let now = self.now.monotonic;
         let fresh = found.iter().filter(|(_, message)| !message.view().is_expired(now));
         let messages = match query.from == self.id {
@@ -247,7 +256,7 @@ impl Broker {
         }
         let mut found = Vec::new();
         let after = self.retained_sweep.take();
-        let limit = SWEPT_PER_TICK;
+        let limit = limits::RETAINED_SWEPT;
         // `$`-topics are the broker's own and do not expire.
         self.retained_sweep = self.retained.scan("#", after.as_deref(), limit, limit, &mut found);
         let now = self.now.monotonic;

@@ -324,6 +324,8 @@ fn make_shard(
         listeners: RefCell::default(),
         max_open: plan.max_open,
         sockets: RefCell::default(),
+        unread: Cell::new(0),
+        warnings: Cell::new((0, 0)),
         buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
         paused: RefCell::new(HashMap::new()),
         next_turn: RefCell::default(),
