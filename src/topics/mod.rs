@@ -26,10 +26,12 @@ mod index;
 mod name;
 mod retained;
 mod route;
+mod segments;
 mod shape;
 mod shape_slots;
 mod shard_set;
 mod shared;
+mod slots;
 mod subscribers;
 #[cfg(test)]
 mod testing;
