@@ -21,6 +21,7 @@
 //! hashes are computed once per topic, and only when a wildcard shape is in use. Shapes are
 //! capped, for a client can invent thousands; filters beyond the cap go to a level trie.
 
+mod bytes;
 mod group;
 mod index;
 mod name;
