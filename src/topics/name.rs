@@ -7,8 +7,6 @@ use super::bytes::{equal, words};
 /// The longest topic name or topic filter in bytes of UTF-8 [MQTT-4.7.3-3].
 pub const MAX_TOPIC_BYTES: usize = 65_535;
 
-const _: () = assert!(b'+' == b'#' | (b'+' ^ b'#'), "see validate_topic_name");
-
 const SHARED_PREFIX: &str = "$share/";
 
 /// Why a topic name or topic filter is refused.
