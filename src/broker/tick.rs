@@ -22,6 +22,7 @@ impl Broker {
         self.fired = fired;
         self.fetch_on();
         self.sweep_retained();
+        self.shared.routes.refresh();
         self.report();
     }
 
