@@ -2,7 +2,7 @@
 
 use super::{Broker, ConnectionKey, NextStep, Now, Progress, connection::State};
 use crate::{
-    codec::{self, DecodeError, Frame, FrameStatus, Packet, ReasonCode},
+    codec::{self, DecodeError, Frame, FrameStatus, Packet, PacketType, Publish, ReasonCode},
     limits,
     stats::CloseReason,
     topics::ShardId,
@@ -60,18 +60,22 @@ impl Broker {
                     continue;
                 }
             };
-            let handled = if state == State::AwaitConnect {
-                match self.on_first_packet(key, &frame, rest) {
+            let handled = match (state, frame.packet_type()) {
+                (State::AwaitConnect, _) => match self.on_first_packet(key, &frame, rest) {
                     Some(home) => return NextStep::HandOver(home),
-                    None => Ok(()),
+                    None => Ok(Ok(())),
+                },
+                // What nearly all packets are, past the large type that holds any.
+                (State::Connected, Some(PacketType::Publish)) => {
+                    Publish::decode(&frame, version).map(|publish| self.on_publish(key, &publish))
                 }
-            } else {
-                match Packet::decode(&frame, version) {
-                    Ok(packet) => self.on_packet(key, packet),
-                    Err(error) => {
-                        self.on_decode_error(key, &error);
-                        continue;
-                    }
+                _ => Packet::decode(&frame, version).map(|packet| self.on_packet(key, packet)),
+            };
+            let handled = match handled {
+                Ok(handled) => handled,
+                Err(error) => {
+                    self.on_decode_error(key, &error);
+                    continue;
                 }
             };
             *consumed += frame.len;
