@@ -207,8 +207,6 @@ reasons! {
         NoCredit = "no_credit",
         /// The session ended with the message still queued.
         SessionEnded = "session_ended",
-        /// The connection closed with the message, of QoS 0, not yet written.
-        ConnectionClosed = "connection_closed",
         /// The store of retained messages was full.
         RetainedFull = "retained_full",
         /// The publisher was not authorised for the topic.
@@ -259,8 +257,6 @@ reasons! {
         QuotaExceeded = "quota_exceeded",
         /// The client read too slowly.
         SlowConsumer = "slow_consumer",
-        /// The connection could not be moved to its home shard.
-        HandoverFailed = "handover_failed",
         /// The server had no room for the connection or session.
         ServerBusy = "server_busy",
         /// An administrator closed it.
@@ -357,7 +353,7 @@ stats! {
     bytes_sent: Counter,
     /// MQTT packets of all kinds received.
     packets_received: Counter,
-    /// MQTT packets of all kinds sent.
+    /// MQTT packets sent, PUBLISH not included.
     packets_sent: Counter,
     /// PUBLISH packets received.
     publish_received: Counter,
@@ -377,15 +373,13 @@ stats! {
     queued_messages: Gauge,
     /// Bytes of the messages queued.
     queued_bytes: Gauge,
-    /// Bytes that wait to be written to clients.
-    outbox_bytes: Gauge,
     /// Messages sent to other shards.
     cross_shard_sent: Counter,
     /// Messages received from other shards.
     cross_shard_received: Counter,
-    /// Times that reading from a client was paused because another shard was behind.
+    /// Times that reading from a client was paused: another shard was behind, or it did not read.
     reads_paused: Counter,
-    /// Log lines left out by a rate limit.
+    /// Warnings left out because there were too many.
     log_lines_suppressed: Counter,
 }
 

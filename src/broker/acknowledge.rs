@@ -58,10 +58,7 @@ impl Broker {
         let Some(client) = self.clients.sessions.get_mut(connection.session.index()) else {
             return Ok(());
         };
-        let known = client.incoming.as_mut().is_some_and(|i| i.release(ack.packet_id));
-        if client.incoming.as_ref().is_some_and(|i| i.is_empty()) {
-            client.incoming = None;
-        }
+        let known = client.release(ack.packet_id);
         let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         self.acknowledge(key, AckKind::Pubcomp, ack.packet_id, reason);
         Ok(())

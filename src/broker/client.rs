@@ -6,6 +6,7 @@ use thin_vec::ThinVec;
 
 use super::{ConnectionKey, retained::RetainedRequests};
 use crate::{
+    codec::PacketId,
     session::{Incoming, Message, Outgoing},
     topics::FilterId,
 };
@@ -100,6 +101,15 @@ impl Client {
     /// Whether a connection is attached.
     pub fn is_online(&self) -> bool {
         self.connection != ConnectionKey::NONE
+    }
+
+    /// The packet id of a QoS 2 message from the client is free again; false if it was not in use.
+    pub fn release(&mut self, packet_id: PacketId) -> bool {
+        let known = self.incoming.as_mut().is_some_and(|incoming| incoming.release(packet_id));
+        if self.incoming.as_ref().is_some_and(|incoming| incoming.is_empty()) {
+            self.incoming = None;
+        }
+        known
     }
 
     /// The rare parts, made if they do not exist.

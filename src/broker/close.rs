@@ -7,13 +7,13 @@ use super::{
     receive::{encode, tenths},
 };
 use crate::{
-    codec::{Connack, Disconnect, Packet, ReasonCode, Version},
+    codec::{Connack, Disconnect, Packet, PacketType, ReasonCode, Version},
     session::{Message, Publication, expiry},
     stats::{CloseReason, DropReason},
 };
 
-/// A year, in tenths of a second.
-const A_YEAR: u32 = 365 * 24 * 3_600 * 10;
+/// What is due later than this is looked at in between, in tenths of a second: a year.
+const LOOK_AGAIN: u32 = 365 * 24 * 3_600 * 10;
 
 impl Broker {
     /// The client ends the connection. MQTT 5.0 section 3.14.4.
@@ -49,12 +49,17 @@ impl Broker {
 
     /// Answers a CONNECT with a reason not to accept it, and ends the connection.
     /// `[MQTT-3.1.4-2]`, `[MQTT-3.2.2-7]`
-    pub(super) fn refuse(&mut self, key: ConnectionKey, reason: ReasonCode) {
+    pub(super) fn refuse(&mut self, key: ConnectionKey, cause: ReasonCode) {
+        let reason = match cause {
+            cause if cause.is_allowed_in(PacketType::Connack) => cause,
+            ReasonCode::ServerShuttingDown => ReasonCode::ServerUnavailable,
+            _ => ReasonCode::UnspecifiedError,
+        };
         self.clients.control(key, |version, out| {
             let connack = Connack { session_present: false, reason, properties: <_>::default() };
             encode(&Packet::Connack(connack), version, out);
         });
-        self.close(key, close_reason(reason), None);
+        self.close(key, close_reason(cause), None);
     }
 
     /// Ends the connection at once, with nothing said.
@@ -76,6 +81,12 @@ impl Broker {
         match (state, reason) {
             (State::Closing, _) => return,
             (State::Connected, Some(reason)) if version == Version::V5 => {
+                let reason = match reason {
+                    reason if reason.is_allowed_in(PacketType::Disconnect) => reason,
+                    // What an authentication module says may be meant for CONNACK.
+                    _ if cause == CloseReason::NotAuthorized => ReasonCode::NotAuthorized,
+                    _ => ReasonCode::UnspecifiedError,
+                };
                 self.clients.control(key, |version, out| {
                     let disconnect = Disconnect { reason, ..Disconnect::default() };
                     encode(&Packet::Disconnect(disconnect), version, out);
@@ -161,6 +172,8 @@ impl Broker {
         }
         self.stats.sessions.sub(1);
         let Some(outgoing) = client.outgoing.take() else { return };
+        self.stats.queued_messages.sub(outgoing.queued() as u64);
+        self.stats.queued_bytes.sub(outgoing.queued_bytes() as u64);
         let lost = outgoing.undelivered();
         let mut saved = 0;
         for delivery in outgoing.into_shared() {
@@ -210,8 +223,9 @@ impl Broker {
     pub(super) fn arm_session(&mut self, key: SessionKey) {
         let Some(client) = self.clients.sessions.get_mut(key.index()) else { return };
         let Some(at) = client.next_deadline() else { return };
-        // The wheel does not reach further than two years; it is looked at again on the way.
-        let at = at.min(tenths(self.now.monotonic) + A_YEAR);
+        // The timer wheel turns once in two years, and what it fires too early would be taken for
+        // a timer of an earlier session.
+        let at = at.min(tenths(self.now.monotonic).saturating_add(LOOK_AGAIN));
         if client.timer_at == 0 || at < client.timer_at {
             client.timer_at = at;
             self.timers.insert(u64::from(at) * 100, Timer::Session(key));

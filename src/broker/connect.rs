@@ -74,13 +74,23 @@ impl Broker {
             }
         }
         let connected = || self.shared.stats.iter().map(|s| s.clients_connected.get()).sum::<u64>();
-        if self.config.max_connections > 0 && connected() >= self.config.max_connections {
+        // Who takes its own session over is not one more.
+        let is_connected = || {
+            let hash = self.shared.seed.hash(connect.client_id);
+            let session = self.find_session(connect.client_id, hash);
+            session
+                .and_then(|s| self.clients.sessions.get(s.index()))
+                .is_some_and(Client::is_online)
+        };
+        let maximum = self.config.max_connections;
+        if maximum > 0 && connected() >= maximum && !is_connected() {
             return Err(ReasonCode::QuotaExceeded);
         }
         let Some(will) = &connect.will else { return Ok(()) };
         topics::validate_topic_name(will.topic, self.config.max_topic_levels)
             .map_err(|_| ReasonCode::TopicNameInvalid)?;
         if will.topic.starts_with("$SYS/") {
+            self.stats.acl_refused.add(1);
             return Err(ReasonCode::NotAuthorized);
         }
         if will.qos > self.config.max_qos {
@@ -153,6 +163,8 @@ impl Broker {
         let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
         connection.session = session;
         connection.state = State::Connected;
+        // An authentication module may have taken its time.
+        connection.last_packet = tenths(self.now.monotonic);
         connection.keep_alive = match (connect.version, self.config.server_keep_alive) {
             (Version::V5, Some(seconds)) => seconds, // [MQTT-3.2.2-21]
             _ => connect.keep_alive,

@@ -49,8 +49,6 @@ pub struct Connection {
     pub problem_information: bool,
     /// Whether the shard has stopped reading from it until something is drained.
     pub paused: bool,
-    /// Whether something waits for room in the outbox.
-    pub stalled: bool,
     /// Whether the outbox is to be followed by the end of the stream.
     pub finishing: bool,
 }
@@ -104,7 +102,6 @@ impl Connection {
             version: Version::V3_1_1,
             problem_information: true,
             paused: false,
-            stalled: false,
             finishing: false,
         }
     }

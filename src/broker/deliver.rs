@@ -163,6 +163,9 @@ impl Clients {
             }
             return Err(DropReason::Offline);
         };
+        if client.outgoing.as_ref().is_some_and(|outgoing| outgoing.queues_qos0()) {
+            return self.enqueue(key, matched, QoS::AtMostOnce, retain, encoding);
+        }
         if connection.queued() >= self.config.max_outbox_bytes {
             return Err(DropReason::OutboxFull);
         }
@@ -180,14 +183,14 @@ impl Clients {
                 payload,
                 self.now,
             )
-            .inspect(|()| self.stats.publish_sent.add(1));
+            .inspect(|()| count_sent(&self.stats, &encoding.publication));
         }
         let range = encoding.whole(&mut self.out, connection.version, retain, self.now);
         if range.len() > connection.maximum_packet_size() {
             return Err(DropReason::TooLarge);
         }
         self.out.push(client.connection, &mut connection.outbox, range);
-        self.stats.publish_sent.add(1);
+        count_sent(&self.stats, &encoding.publication);
         Ok(())
     }
 
@@ -206,11 +209,9 @@ impl Clients {
                 false => Err(DropReason::Offline),
             };
         };
-        let outgoing = client.outgoing.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         let window = connection.window(self.config.max_inflight);
-        let is_full = connection.queued() >= self.config.max_outbox_bytes;
-        connection.stalled |= is_full;
-        if is_full || !outgoing.has_room(window) {
+        let has_room = client.outgoing.as_ref().is_none_or(|outgoing| outgoing.has_room(window));
+        if !has_room || connection.queued() >= self.config.max_outbox_bytes {
             return self.enqueue(key, matched, qos, retain, encoding);
         }
         if packet_size(connection.version, &encoding.publication, matched.ids)
@@ -225,6 +226,7 @@ impl Clients {
             shared: matched.shared,
             subscription_ids: ThinVec::from(matched.ids),
         };
+        let outgoing = client.outgoing.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         let Some(packet_id) = outgoing.send(delivery, &mut client.last_packet_id) else {
             return self.enqueue(key, matched, qos, retain, encoding);
         };
@@ -232,8 +234,9 @@ impl Clients {
         let payload = Some(&mut encoding.payload);
         let (out, publication) = (&mut self.out, &encoding.publication);
         let key = client.connection;
-        write(out, key, connection, publication, to_send, matched.ids, payload, self.now)?;
-        self.stats.publish_sent.add(1);
+        write(out, key, connection, publication, to_send, matched.ids, payload, self.now)
+            .inspect_err(|_| outgoing.discard(packet_id))?;
+        count_sent(&self.stats, publication);
         Ok(())
     }
 
@@ -254,7 +257,9 @@ impl Clients {
             subscription_ids: ThinVec::from(matched.ids),
         };
         let outgoing = client.outgoing.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+        let before = (outgoing.queued(), outgoing.queued_bytes());
         let enqueued = outgoing.enqueue(delivery, self.config.queue);
+        count_queued(&self.stats, before, outgoing);
         if outgoing.is_empty() {
             client.outgoing = None;
         }
@@ -274,13 +279,10 @@ impl Clients {
         let Some(connection) = self.connections.get_mut(client.connection.index()) else { return };
         let Some(outgoing) = &mut client.outgoing else { return };
         let window = connection.window(self.config.max_inflight);
+        let before = (outgoing.queued(), outgoing.queued_bytes());
         let mut expired = 0;
         let mut too_large = 0;
-        loop {
-            if connection.queued() >= self.config.max_outbox_bytes {
-                connection.stalled = true;
-                break;
-            }
+        while connection.queued() < self.config.max_outbox_bytes {
             let last = &mut client.last_packet_id;
             let Some(next) = outgoing.next(window, self.now, last, &mut expired) else { break };
             let (delivery, packet_id, dup) = match &next {
@@ -297,6 +299,7 @@ impl Clients {
                             arena,
                         );
                     });
+                    self.stats.packets_sent.add(1);
                     continue;
                 }
             };
@@ -305,7 +308,10 @@ impl Clients {
             let ids = &delivery.subscription_ids;
             let (out, key) = (&mut self.out, client.connection);
             match write(out, key, connection, &publication, to_send, ids, None, self.now) {
-                Ok(()) => self.stats.publish_sent.add(1),
+                Ok(()) => {
+                    count_sent(&self.stats, &publication);
+                    self.stats.publish_resent.add(dup.into());
+                }
                 Err(_) => {
                     too_large += 1;
                     // The client must not see it [MQTT-3.1.2-25]; it counts as delivered.
@@ -315,6 +321,7 @@ impl Clients {
                 }
             }
         }
+        count_queued(&self.stats, before, outgoing);
         self.stats.publish_dropped.add(DropReason::Expired, expired);
         self.stats.publish_dropped.add(DropReason::TooLarge, too_large);
         self.free_outgoing(key);
@@ -341,6 +348,18 @@ impl Clients {
         self.out.control(key, &mut connection.outbox, |arena| f(version, arena));
         self.stats.packets_sent.add(1);
     }
+}
+
+fn count_sent(stats: &ShardStats, publication: &Publication<'_>) {
+    stats.publish_sent.add(1);
+    stats.publish_bytes_sent.add(publication.payload.len() as u64);
+}
+
+/// Counts what came into a session's queue and left it since it held `before`, messages and bytes.
+pub(super) fn count_queued(stats: &ShardStats, before: (usize, usize), outgoing: &Outgoing) {
+    let change = |before: usize, after: usize| (after as u64).wrapping_sub(before as u64);
+    stats.queued_messages.add(change(before.0, outgoing.queued()));
+    stats.queued_bytes.add(change(before.1, outgoing.queued_bytes()));
 }
 
 /// The header fields of one PUBLISH to one client.

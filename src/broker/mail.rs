@@ -36,7 +36,7 @@ pub enum ShardMessage {
 impl ShardMessage {
     /// Whether it uses up credit: messages of publishers do, questions and answers do not.
     fn is_data(&self) -> bool {
-        matches!(self, Self::Publish(_) | Self::Shared { .. })
+        matches!(self, Self::Publish(_) | Self::Shared { .. } | Self::Retain(_))
     }
 }
 
@@ -51,9 +51,9 @@ pub struct RetainedQuery {
     pub serial: u32,
     /// The filter.
     pub filter: Box<str>,
-    /// Go on behind this topic.
+    /// Go on with this topic.
     pub after: Option<Box<str>>,
-    /// At most this many.
+    /// At most this many, and no more than half an outbox.
     pub limit: usize,
 }
 

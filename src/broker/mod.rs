@@ -352,8 +352,11 @@ impl Broker {
         self.stats.bytes_sent.add(bytes as u64);
         let now = self.now.monotonic;
         let Some(connection) = self.clients.connections.get_mut(key.index()) else { return true };
+        // Above the low water something may wait, even if the socket takes all of it at once.
+        let may_hold_up = connection.outbox.as_ref().is_some_and(|outbox| outbox.is_blocked())
+            || connection.queued() > self.config.max_outbox_bytes / 2;
         let empty = self.clients.out.written(&mut connection.outbox, bytes, now);
-        if connection.stalled || connection.paused {
+        if may_hold_up {
             self.on_drained(key);
         }
         empty
@@ -371,6 +374,8 @@ impl Broker {
     pub fn on_write_failed(&mut self, key: ConnectionKey) {
         let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
         self.clients.out.recycle(&mut connection.outbox);
+        // Only reading finds out that the connection is gone.
+        self.resume(key);
     }
 
     /// All outboxes are written or blocked.
@@ -391,19 +396,27 @@ impl Broker {
     /// A client that was slow has taken something: go on with what waits for that.
     fn on_drained(&mut self, key: ConnectionKey) {
         let low_water = self.config.max_outbox_bytes / 2;
-        let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
+        let Some(connection) = self.clients.connections.get(key.index()) else { return };
         if connection.queued() > low_water {
             return;
         }
         let session = connection.session;
-        let waits_for_others =
-            connection.state == connection::State::Authenticating || self.starved.contains(&key);
-        if !waits_for_others && std::mem::take(&mut connection.paused) {
-            self.effects.push(Effect::Resume(key));
-        }
-        connection.stalled = false;
+        self.resume(key);
         self.clients.pump(session);
         self.fetch_retained(session);
+    }
+
+    /// Reads on from a connection, if it was not read from.
+    fn resume(&mut self, key: ConnectionKey) {
+        let now = receive::tenths(self.now.monotonic);
+        let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
+        if connection.state != connection::State::Authenticating
+            && std::mem::take(&mut connection.paused)
+        {
+            // It was the broker that did not listen.
+            connection.last_packet = now;
+            self.effects.push(Effect::Resume(key));
+        }
     }
 }
 

@@ -327,4 +327,130 @@ mod tests {
         assert_eq!(out.next_dirty(), Some(KEY));
         assert_eq!(out.next_dirty(), None);
     }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// A packet of its own for one connection.
+        Own(usize, u8),
+        /// A control packet.
+        Control(usize, u8),
+        /// One packet for all connections.
+        All(u8),
+        /// The socket takes so many bytes, and no more if that is less than all.
+        Write(usize, usize),
+        /// Every socket takes so many bytes, and the turn ends.
+        EndTurn(usize),
+        /// The connection is gone, and its slot used again.
+        Close(usize),
+    }
+
+    const CONNECTIONS: usize = 3;
+
+    fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
+        use proptest::prelude::*;
+        let c = 0..CONNECTIONS;
+        let step = prop_oneof![
+            4 => (c.clone(), 0..40u8).prop_map(|(c, n)| Step::Own(c, n)),
+            4 => (c.clone(), 0..10u8).prop_map(|(c, n)| Step::Control(c, n)),
+            4 => (0..40u8).prop_map(Step::All),
+            3 => (c.clone(), 0..100usize).prop_map(|(c, n)| Step::Write(c, n)),
+            2 => (0..200usize).prop_map(Step::EndTurn),
+            1 => c.prop_map(Step::Close),
+        ];
+        proptest::collection::vec(step, 0..150)
+    }
+
+    /// Outboxes, and the bytes that each connection is owed.
+    #[derive(Default)]
+    struct Model {
+        out: Outboxes,
+        slots: [Option<Box<Outbox>>; CONNECTIONS],
+        owed: [Vec<u8>; CONNECTIONS],
+        next: u8,
+    }
+
+    impl Model {
+        fn bytes(&mut self, n: u8) -> Vec<u8> {
+            let next = (0..n).map(|i| self.next.wrapping_add(i)).collect();
+            self.next = self.next.wrapping_add(n);
+            next
+        }
+
+        /// The socket takes at most `room` bytes; what it takes is what it is owed.
+        fn write(&mut self, c: usize, mut room: usize) {
+            while self.slots[c].is_some() {
+                let mut slices = [IoSlice::new(&[]); 2];
+                let n = self.out.slices(self.slots[c].as_ref().unwrap(), &mut slices);
+                let all: Vec<u8> = slices[..n].iter().flat_map(|s| s.to_vec()).collect();
+                let sent = all.len().min(room);
+                assert_eq!(all[..sent], self.owed[c][..sent]);
+                self.owed[c].drain(..sent);
+                room -= sent;
+                if self.out.written(&mut self.slots[c], sent, 1) {
+                    break;
+                }
+                if sent < all.len() || sent == 0 {
+                    return self.out.block(&mut self.slots[c], 1);
+                }
+            }
+            assert!(self.owed[c].is_empty());
+        }
+
+        fn step(&mut self, step: &Step) {
+            let key = |c: usize| ConnectionKey(c as u32);
+            match *step {
+                Step::Own(c, n) => {
+                    let bytes = self.bytes(n);
+                    self.owed[c].extend_from_slice(&bytes);
+                    let range = self.out.encode(|arena| arena.extend_from_slice(&bytes));
+                    self.out.push(key(c), &mut self.slots[c], range);
+                }
+                Step::Control(c, n) => {
+                    let bytes = self.bytes(n);
+                    self.owed[c].extend_from_slice(&bytes);
+                    let f = |arena: &mut Vec<u8>| arena.extend_from_slice(&bytes);
+                    self.out.control(key(c), &mut self.slots[c], f);
+                }
+                Step::All(n) => {
+                    let bytes = self.bytes(n);
+                    let range = self.out.encode(|arena| arena.extend_from_slice(&bytes));
+                    for c in 0..CONNECTIONS {
+                        self.owed[c].extend_from_slice(&bytes);
+                        self.out.push(key(c), &mut self.slots[c], range);
+                    }
+                }
+                Step::Write(c, room) => self.write(c, room),
+                Step::EndTurn(room) => {
+                    while let Some(key) = self.out.next_dirty() {
+                        if !self.slots[key.index()].as_ref().is_some_and(|o| o.is_blocked()) {
+                            self.write(key.index(), room);
+                        }
+                    }
+                    self.out.end_turn();
+                    assert_eq!(self.out.encoded(), 0);
+                }
+                Step::Close(c) => {
+                    self.out.recycle(&mut self.slots[c]);
+                    self.owed[c].clear();
+                }
+            }
+            for c in 0..CONNECTIONS {
+                let queued = self.slots[c].as_ref().map_or(0, |outbox| outbox.queued());
+                assert_eq!(queued, self.owed[c].len());
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_connection_gets_its_bytes_in_order(steps in steps()) {
+            let mut model = Model::default();
+            for step in &steps {
+                model.step(step);
+            }
+            for c in 0..CONNECTIONS {
+                model.write(c, usize::MAX);
+            }
+        }
+    }
 }

@@ -133,6 +133,7 @@ impl Broker {
         if topic.starts_with("$SYS/") {
             // The broker's own; what a client put there, others would take for the truth.
             self.stats.publish_dropped.add(DropReason::NotAuthorized, 1);
+            self.stats.acl_refused.add(1);
             return ReasonCode::NotAuthorized;
         }
         let properties = &publish.properties;
@@ -185,19 +186,17 @@ impl Broker {
         self.acknowledge(key, kind, packet_id, reason);
         if kind == AckKind::Pubrec && reason.is_error() {
             // It is over with that: no PUBREL comes. MQTT 5.0 section 4.3.3.
-            let client = self.clients.sessions.get_mut(session.index());
-            if let Some(incoming) = client.and_then(|client| client.incoming.as_mut()) {
-                incoming.release(packet_id);
-            }
+            let Some(client) = self.clients.sessions.get_mut(session.index()) else { return };
+            client.release(packet_id);
         }
     }
 
     /// Sends a message wherever it is wanted, and retains it if it asks for that.
     pub(super) fn route(&mut self, origin: Option<Origin>, encoding: &mut Encoding<'_>) -> Routed {
-        if encoding.publication.retain && self.config.retain_available {
-            self.retain(encoding);
-        }
         let mut routed = Routed::default();
+        if encoding.publication.retain && self.config.retain_available {
+            self.retain(encoding, &mut routed);
+        }
         routed.matched |= self.deliver_here(origin.map(|o| o.session), encoding);
         self.forward(encoding, &mut routed);
         if !self.shared.groups.is_empty() {

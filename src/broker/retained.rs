@@ -8,6 +8,7 @@ use super::{
     Broker, SessionKey,
     deliver::{Encoding, Matched},
     mail::{RetainedAnswer, RetainedQuery, ShardMessage},
+    publish::Routed,
 };
 use crate::{
     codec::SubscriptionOptions, limits, session::Message, stats::DropReason, topics::ShardId,
@@ -15,8 +16,8 @@ use crate::{
 
 /// The questions that one session asks its own shard in one turn.
 const QUESTIONS_PER_TURN: usize = 4;
-/// The topics that are noted as superseded while a session fetches. Beyond that a client that fetches
-/// for long may see an older message behind a newer one of the same topic.
+/// The topics remembered for which a newer message came while a session waits for retained ones.
+/// Beyond it a client may get a message twice, the second time as a retained one.
 const MAX_SUPERSEDED: usize = 1_024;
 
 /// The retained messages that a session's new subscriptions still wait for, one subscription after
@@ -39,40 +40,62 @@ pub struct RetainedRequest {
     id: u32,
     /// The shard that is asked next, if the filter has wildcards.
     shard: usize,
-    /// The topic behind which to go on there.
+    /// The topic to go on with there.
     after: Option<Box<str>>,
+    /// Nobody wants the answer that is on its way any more.
+    cancelled: bool,
 }
 
 impl RetainedRequest {
     /// Nothing is asked yet.
     pub fn new(filter: &str, options: SubscriptionOptions, id: u32) -> Self {
-        Self { filter: filter.into(), options, id, shard: 0, after: None }
+        Self { filter: filter.into(), options, id, shard: 0, after: None, cancelled: false }
     }
 }
 
 impl RetainedRequests {
     /// A message that is retained was delivered just now.
     pub fn superseded(&mut self, topic: &str) {
-        if !self.queue.is_empty() && self.superseded.len() < MAX_SUPERSEDED {
-            self.superseded.push(topic.into());
+        if self.queue.is_empty()
+            || self.superseded.len() >= MAX_SUPERSEDED
+            || self.superseded.iter().any(|known| **known == *topic)
+        {
+            return;
         }
+        self.superseded.push(topic.into());
+    }
+
+    /// How many requests wait, and how many topics are remembered for them.
+    #[cfg(test)]
+    pub fn waiting(&self) -> (usize, usize) {
+        (self.queue.len(), self.superseded.len())
     }
 
     /// The subscription is gone.
     pub fn cancel(&mut self, filter: &str) {
-        // The first one may be waiting for an answer, which must find it; it is emptied by that.
-        let asked = usize::from(self.asked);
-        let mut at = 0;
-        self.queue.retain(|request| {
-            at += 1;
-            at <= asked || *request.filter != *filter
+        // The first one may be waiting for an answer, which must find it and is then thrown away.
+        let mut waits = self.asked;
+        self.queue.retain_mut(|request| {
+            let is_it = *request.filter == *filter;
+            request.cancelled |= is_it;
+            std::mem::take(&mut waits) || !is_it
         });
+        self.tidy();
+    }
+
+    /// Nothing waits any more: what was remembered for it is not needed.
+    fn tidy(&mut self) {
+        if self.queue.is_empty() {
+            self.superseded = Vec::new();
+        }
     }
 }
 
 impl Broker {
     /// Makes a message the retained one of its topic, wherever that is kept. `[MQTT-3.3.1-5]`
-    pub(super) fn retain(&mut self, encoding: &mut Encoding<'_>) {
+    /// Without credit it is sent all the same, for what is retained must not be out of date, but
+    /// its publisher is to slow down.
+    pub(super) fn retain(&mut self, encoding: &mut Encoding<'_>, routed: &mut Routed) {
         let topic = encoding.publication.topic;
         let owner = self.shared.retained_owner(topic);
         if !encoding.publication.payload.is_empty() && !topic.starts_with('$') {
@@ -85,6 +108,7 @@ impl Broker {
             self.on_retain(message);
         } else {
             let message = message.for_another_shard();
+            routed.congested |= !self.mail.has_credit(owner);
             self.mail.push(owner, ShardMessage::Retain(message));
         }
     }
@@ -119,14 +143,24 @@ impl Broker {
         self.stats.retained_bytes.set(self.retained.bytes());
     }
 
-    /// Notes that a new subscription is to get what is retained.
-    pub(super) fn want_retained(&mut self, session: SessionKey, request: RetainedRequest) {
+    /// Notes that a subscription is to get what is retained. `existed` if it is not a new one.
+    pub(super) fn want_retained(
+        &mut self,
+        session: SessionKey,
+        request: RetainedRequest,
+        existed: bool,
+    ) {
         // Topics that begin with `$` are not counted, and only filters that name them match them.
         if !request.filter.starts_with('$') && !self.shared.may_have_retained() {
             return;
         }
         if let Some(client) = self.clients.sessions.get_mut(session.index()) {
-            client.rare().retained.queue.push_back(request);
+            let requests = &mut client.rare().retained;
+            // Subscribing anew starts anew: there are no more requests than subscriptions, and one.
+            if existed {
+                requests.cancel(&request.filter);
+            }
+            requests.queue.push_back(request);
         }
     }
 
@@ -151,14 +185,10 @@ impl Broker {
             return None;
         }
         let request = requests.queue.front()?;
-        let connection = self.clients.connections.get_mut(client.connection.index())?;
+        let connection = self.clients.connections.get(client.connection.index())?;
         let queued = client.outgoing.as_ref().map_or(0, |outgoing| outgoing.queued());
         let room = (self.config.queue.messages / 2).max(1).saturating_sub(queued);
-        if room == 0 {
-            return None;
-        }
-        if connection.queued() > self.config.max_outbox_bytes / 2 {
-            connection.stalled = true;
+        if room == 0 || connection.queued() > self.config.max_outbox_bytes / 2 {
             return None;
         }
         let shard = match is_wildcard(&request.filter) {
@@ -193,13 +223,25 @@ impl Broker {
     fn answer(&mut self, query: &RetainedQuery) -> RetainedAnswer {
         let mut found = Vec::new();
         let after = query.after.as_deref();
-        let next = self.retained.scan(
+        let mut next = self.retained.scan(
             &query.filter,
             after,
             query.limit,
             limits::RETAINED_VISITS,
             &mut found,
         );
+        // No more than an outbox takes that was half empty when it was asked.
+        let mut bytes = 0;
+        let mut fits = |(_, message): &(&str, &Arc<Message>)| {
+            let before = bytes;
+            bytes += message.size();
+            before <= self.config.max_outbox_bytes / 2
+        };
+        let fitting = found.iter().take_while(|found| fits(found)).count();
+        if let Some((topic, _)) = found.get(fitting) {
+            next = Some(Box::from(*topic));
+            found.truncate(fitting);
+        }
         let now = self.now.monotonic;
         let fresh = found.iter().filter(|(_, message)| !message.view().is_expired(now));
         let messages = match query.from == self.id {
@@ -219,6 +261,10 @@ impl Broker {
         let requests = &mut rare.retained;
         requests.asked = false;
         let Some(request) = requests.queue.front_mut() else { return };
+        if request.cancelled {
+            requests.queue.pop_front();
+            return requests.tidy();
+        }
         let (options, id) = (request.options, request.id);
         request.after = answer.next;
         if request.after.is_none() {

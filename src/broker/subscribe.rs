@@ -88,7 +88,8 @@ impl Broker {
                     RetainHandling::DoNotSend => false,      // [MQTT-3.3.1-11]
                 };
                 if wants_retained {
-                    self.want_retained(session, RetainedRequest::new(filter, options, id));
+                    let request = RetainedRequest::new(filter, options, id);
+                    self.want_retained(session, request, existed);
                 }
                 granted
             }

@@ -58,10 +58,7 @@ impl Broker {
     /// Other shards have taken in what was sent to them: publishers may go on.
     pub fn on_credit(&mut self) {
         for key in std::mem::take(&mut self.starved) {
-            let Some(connection) = self.clients.connections.get_mut(key.index()) else { continue };
-            if std::mem::take(&mut connection.paused) {
-                self.effects.push(Effect::Resume(key));
-            }
+            self.resume(key);
         }
     }
 
@@ -91,6 +88,8 @@ impl Broker {
         let Some(connection) = self.clients.connections.get(key.index()) else { return };
         let alive_until = match connection.keep_alive {
             0 => u32::MAX,
+            // What it has sent is not read: only when it is, the time runs again.
+            seconds if connection.paused => now + u32::from(seconds) * 15,
             // [MQTT-3.1.2-22]
             seconds => connection.last_packet + u32::from(seconds) * 15,
         };

@@ -83,6 +83,8 @@ pub struct Outgoing {
     inflight: VecDeque<Inflight>,
     queue: VecDeque<Delivery>,
     queue_bytes: usize,
+    /// How many in the queue are QoS 0.
+    queued_qos0: usize,
     /// How many of `inflight`, from the front, were sent on the present connection.
     sent: usize,
     /// How many of those count against the client's Receive Maximum.
@@ -117,6 +119,17 @@ impl Outgoing {
     /// The messages in the queue, those in flight not counted.
     pub fn queued(&self) -> usize {
         self.queue.len()
+    }
+
+    /// The bytes in the queue, by [`Message::size`].
+    pub fn queued_bytes(&self) -> usize {
+        self.queue_bytes
+    }
+
+    /// Whether a QoS 0 message waits in the queue, which another one must not overtake.
+    /// `[MQTT-4.6.0-6]`
+    pub fn queues_qos0(&self) -> bool {
+        self.queued_qos0 > 0
     }
 
     /// The messages in flight.
@@ -159,6 +172,9 @@ impl Outgoing {
     /// Puts a message behind those that wait.
     pub fn enqueue(&mut self, delivery: Delivery, caps: QueueCaps) -> Enqueued {
         let size = delivery.message.size();
+        if size > caps.bytes || caps.messages == 0 {
+            return Enqueued::Dropped;
+        }
         let mut dropped = 0;
         while self.queue.len() >= caps.messages || self.queue_bytes + size > caps.bytes {
             if !caps.drop_oldest || self.queue.is_empty() {
@@ -168,6 +184,7 @@ impl Outgoing {
             dropped += 1;
         }
         self.queue_bytes += size;
+        self.queued_qos0 += usize::from(delivery.qos == QoS::AtMostOnce);
         self.queue.push_back(delivery);
         Enqueued::Waits(dropped)
     }
@@ -284,6 +301,7 @@ impl Outgoing {
     fn pop_queue(&mut self) -> Option<Delivery> {
         let delivery = self.queue.pop_front()?;
         self.queue_bytes = self.queue_bytes.saturating_sub(delivery.message.size());
+        self.queued_qos0 -= usize::from(delivery.qos == QoS::AtMostOnce);
         if self.queue.is_empty() {
             self.queue = VecDeque::new();
         }

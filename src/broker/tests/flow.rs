@@ -1,0 +1,278 @@
+//! Too much of anything: credit between shards, slow consumers, greedy publishers.
+
+use super::{peer::Got, world::*};
+use crate::{
+    codec::*,
+    stats::{CloseReason, DropReason},
+};
+
+/// A publisher on shard 0 and a subscriber on shard 1.
+fn across(w: &mut World, qos: QoS) -> (C, C) {
+    let from = w.connect(Version::V5, &w.id_on(0, "from"));
+    let to = w.connect(Version::V5, &w.id_on(1, "to"));
+    w.subscribe(to, "a", qos);
+    (from, to)
+}
+
+#[test]
+fn without_credit_qos_0_is_dropped_and_counted() {
+    let mut w = World::new(2);
+    w.credit = 3;
+    let (from, to) = across(&mut w, Q0);
+    w.delivers_mail = false;
+    for _ in 0..10 {
+        w.publish(from, "a", b"x", Q0);
+    }
+    assert!(!w.peers[from].paused);
+    assert_eq!(w.dropped(DropReason::NoCredit), 7);
+    w.delivers_mail = true;
+    w.settle();
+    assert_eq!(w.messages(to).len(), 3);
+    w.publish(from, "a", b"x", Q0);
+    assert_eq!(w.messages(to).len(), 1);
+    w.end();
+}
+
+#[test]
+fn without_credit_qos_1_pauses_its_publisher_and_loses_nothing() {
+    for qos in [Q1, Q2] {
+        let mut w = World::new(2);
+        w.credit = 3;
+        let (from, to) = across(&mut w, Q2);
+        w.delivers_mail = false;
+        for n in 0..20 {
+            w.publish(from, "a", &[b'a' + n], qos);
+        }
+        assert!(w.peers[from].paused && !w.peers[from].unread.is_empty());
+        assert_eq!(w.totals().reads_paused, 1);
+        w.delivers_mail = true;
+        w.settle();
+        let expected: Vec<_> = (0..20).map(|n| char::from(b'a' + n).to_string()).collect();
+        assert_eq!(w.texts(to), expected);
+        assert!(!w.peers[from].paused);
+        assert_eq!(w.totals().publish_dropped.total(), 0);
+        w.end();
+    }
+}
+
+#[test]
+fn a_publisher_that_is_not_read_from_is_not_blamed_for_its_silence() {
+    let mut w = World::new(2);
+    w.credit = 1;
+    let mut connect = hello(Version::V5, "");
+    let id = w.id_on(0, "from");
+    (connect.client_id, connect.keep_alive) = (&id, 10);
+    let from = w.connected(&connect);
+    let to = w.connect(Version::V5, &w.id_on(1, "to"));
+    w.subscribe(to, "a", Q1);
+    w.delivers_mail = false;
+    for _ in 0..3 {
+        w.publish(from, "a", b"x", Q1);
+    }
+    assert!(w.peers[from].paused);
+    for _ in 0..5 {
+        w.send(from, &Packet::Pingreq);
+        w.advance(10_000);
+    }
+    assert!(!w.is_closed(from), "its PINGREQs lie in the socket");
+    w.delivers_mail = true;
+    w.settle();
+    assert_eq!(w.messages(to).len(), 3);
+    w.advance(14_000);
+    assert!(!w.is_closed(from));
+    w.advance(2_000);
+    assert_eq!(w.got(from).pop(), Some(Got::Disconnect(ReasonCode::KeepAliveTimeout)));
+    w.end();
+}
+
+#[test]
+fn a_slow_consumer_loses_qos_0_beyond_its_outbox_and_keeps_qos_1() {
+    let mut w = World::with(1, |c| c.max_outbox_bytes = 1_000);
+    let from = w.connect(Version::V5, "from");
+    let to = w.connect(Version::V5, "to");
+    w.subscribe(to, "#", Q1);
+    w.peers[to].room = 0;
+    for _ in 0..20 {
+        w.publish(from, "zero", &[b'0'; 94], Q0);
+    }
+    let dropped = w.dropped(DropReason::OutboxFull);
+    assert!((9..=10).contains(&dropped), "{dropped}");
+    for n in 0..5 {
+        w.publish(from, "one", &[b'a' + n], Q1);
+    }
+    assert_eq!(w.totals().queued_messages, 5);
+    w.make_room(to, usize::MAX);
+    let messages = w.messages(to);
+    let one: Vec<_> = messages.iter().filter(|m| m.qos == 1).map(|m| m.text()).collect();
+    assert_eq!(one, ["a", "b", "c", "d", "e"]);
+    assert_eq!(messages.len() as u64, 25 - dropped);
+    assert_eq!(w.dropped(DropReason::OutboxFull), dropped);
+    w.publish(from, "one", b"f", Q1);
+    assert_eq!(w.texts(to), ["f"], "and goes on as if nothing had been");
+    w.end();
+}
+
+#[test]
+fn an_outbox_that_was_full_within_one_turn_does_not_strand_the_queue() {
+    let mut w = World::with(1, |c| c.max_outbox_bytes = 1_000);
+    let from = w.connect(Version::V5, "from");
+    let to = w.connect(Version::V5, "to");
+    w.subscribe(to, "#", Q1);
+    // All of it in one turn, and the socket takes it all.
+    for n in 0..20 {
+        let qos = if n % 2 == 0 { Q0 } else { Q1 };
+        let packet_id = (qos > Q0).then(|| w.id());
+        let publish = Publish {
+            dup: false,
+            qos,
+            retain: false,
+            topic: "a",
+            packet_id,
+            properties: <_>::default(),
+            payload: &[b'x'; 300],
+        };
+        w.peers[from].send(&Packet::Publish(publish));
+    }
+    w.peers[to].acknowledges = false;
+    w.settle();
+    let messages = w.messages(to);
+    assert_eq!(messages.iter().filter(|m| m.qos == 1).count(), 10);
+    assert_eq!(w.totals().queued_messages, 0);
+    w.end();
+}
+
+#[test]
+fn a_client_that_takes_nothing_for_too_long_is_closed() {
+    let mut w = World::with(1, |c| (c.send_timeout, c.linger) = (5_000, 1_000));
+    let from = w.connect(Version::V5, "from");
+    let to = w.connect(Version::V5, "to");
+    w.subscribe(to, "#", Q0);
+    w.peers[to].room = 10;
+    w.publish(from, "a", &[b'x'; 100], Q0);
+    w.advance(4_000);
+    w.make_room(to, 10);
+    w.advance(4_500);
+    assert!(!w.is_closed(to), "some progress was made");
+    w.advance(800);
+    assert_eq!(w.totals().clients_connected, 1);
+    // The outbox is full, so the DISCONNECT may never be read; if it is, it says why.
+    w.make_room(to, usize::MAX);
+    let got = w.got(to);
+    assert_eq!(got.last(), Some(&Got::Disconnect(ReasonCode::QuotaExceeded)));
+    assert_eq!(w.closed(CloseReason::SlowConsumer), 1);
+
+    let to = w.connect(Version::V5, "to");
+    w.subscribe(to, "#", Q0);
+    w.peers[to].room = 0;
+    w.publish(from, "a", &[b'x'; 100], Q0);
+    w.advance(6_500);
+    assert!(w.peers[to].aborted, "after the linger time");
+    assert_eq!(w.closed(CloseReason::SlowConsumer), 2);
+    w.end();
+}
+
+#[test]
+fn a_greedy_client_yields_after_its_share_of_packets() {
+    let mut w = World::with(1, |c| c.packets_per_turn = 4);
+    let greedy = w.connect(Version::V5, "greedy");
+    let modest = w.connect(Version::V5, "modest");
+    for _ in 0..10 {
+        w.peers[greedy].send(&Packet::Pingreq);
+    }
+    w.peers[modest].send(&Packet::Pingreq);
+    w.turn(0);
+    assert_eq!((w.got(greedy).len(), w.got(modest).len()), (4, 1));
+    w.settle();
+    assert_eq!(w.got(greedy).len(), 6);
+    w.end();
+}
+
+/// As large as is copied for each receiver.
+fn large() -> Publish<'static> {
+    Publish {
+        dup: false,
+        qos: Q0,
+        retain: false,
+        topic: "a",
+        packet_id: None,
+        properties: <_>::default(),
+        payload: &[b'x'; 500],
+    }
+}
+
+#[test]
+fn whoever_sends_without_reading_is_not_read_from() {
+    let mut w = World::with(1, |c| c.max_outbox_bytes = 1_000);
+    let c = w.connect(Version::V5, "c");
+    w.peers[c].room = 0;
+    for _ in 0..2_000 {
+        w.peers[c].send(&Packet::Pingreq);
+    }
+    w.settle();
+    assert!(w.peers[c].paused);
+    let left = w.peers[c].unread.len();
+    assert!(left > 1_000, "{left} bytes left");
+    w.make_room(c, 600);
+    assert!(w.peers[c].paused || w.peers[c].unread.len() < left);
+    w.make_room(c, usize::MAX);
+    assert_eq!(w.got(c).len(), 2_000);
+    assert!(!w.peers[c].paused);
+    w.end();
+}
+
+#[test]
+fn a_connection_whose_writing_fails_while_it_is_paused_is_read_again() {
+    let mut w = World::with(1, |c| c.max_outbox_bytes = 1_000);
+    let c = w.connect(Version::V5, "c");
+    w.peers[c].room = 0;
+    for _ in 0..2_000 {
+        w.peers[c].send(&Packet::Pingreq);
+    }
+    w.settle();
+    assert!(w.peers[c].paused);
+    let key = w.peers[c].key.unwrap();
+    w.brokers[0].on_write_failed(key);
+    w.settle();
+    assert!(!w.peers[c].paused, "reading finds out that the connection is gone");
+    w.end();
+}
+
+#[test]
+fn short_writes_keep_every_stream_whole() {
+    let mut w = World::with(2, |c| c.max_outbox_bytes = 100_000);
+    let from = w.connect(Version::V5, "from");
+    let slow: Vec<_> = (0..4)
+        .map(|n| {
+            let c = w.connect(Version::V5, &format!("slow{n}"));
+            w.subscribe(c, "#", if n % 2 == 0 { Q0 } else { Q2 });
+            w.peers[c].room = 0;
+            c
+        })
+        .collect();
+    for n in 0..100u32 {
+        let payload = vec![b'x'; (n * 13 % 700) as usize];
+        w.publish(from, "a", &payload, if n % 3 == 0 { Q0 } else { Q2 });
+        for c in &slow {
+            w.make_room(*c, (n as usize * 31 + c) % 97);
+        }
+    }
+    for c in slow {
+        w.make_room(c, usize::MAX);
+        let sizes = w.messages(c);
+        let mut sizes: Vec<_> = sizes.iter().map(|m| (m.qos, m.payload.len())).collect();
+        // Within one QoS the order is that of publishing.
+        sizes.sort_by_key(|(qos, _)| *qos);
+        let expected = |zero: bool| {
+            let numbers = (0..100u32).filter(move |n| (n % 3 == 0) == zero);
+            numbers.map(|n| (n * 13 % 700) as usize).collect::<Vec<_>>()
+        };
+        let (zero, two): (Vec<_>, Vec<_>) = sizes.into_iter().partition(|(qos, _)| *qos == 0);
+        if two.is_empty() {
+            assert_eq!(zero.len(), 100);
+        } else {
+            assert_eq!(zero.iter().map(|(_, n)| *n).collect::<Vec<_>>(), expected(true));
+            assert_eq!(two.iter().map(|(_, n)| *n).collect::<Vec<_>>(), expected(false));
+        }
+    }
+    w.end();
+}

@@ -1,0 +1,319 @@
+//! Retained messages: kept by one shard, asked for by others.
+
+use super::{peer::Got, world::*};
+use crate::{codec::*, stats::DropReason};
+
+#[test]
+fn a_retained_message_is_set_replaced_and_cleared_wherever_it_lives() {
+    for owner in 0..3 {
+        let mut w = World::new(3);
+        let topic = w.topic_on(owner, "r/");
+        let from = w.connect(Version::V5, &w.id_on(0, "from"));
+        let subscriber = w.id_on(1, "to");
+        for (payload, expected) in [("1", &["1"][..]), ("2", &["2"]), ("", &[])] {
+            w.retain(from, &topic, payload.as_bytes(), Q1);
+            for filter in [&*topic, "r/+", "#"] {
+                let to = w.connect(Version::V5, &subscriber);
+                w.subscribe(to, filter, Q1);
+                let messages = w.messages(to);
+                assert_eq!(messages.iter().map(|m| m.text()).collect::<Vec<_>>(), expected);
+                assert!(messages.iter().all(|m| m.retain && m.qos == 1));
+                w.disconnect(to);
+            }
+        }
+        assert_eq!(w.totals().retained_messages, 0);
+        w.end();
+    }
+}
+
+#[test]
+fn retain_handling() {
+    use RetainHandling as H;
+    let mut w = World::new(2);
+    let c = w.connect(Version::V5, "c");
+    w.retain(c, "a", b"x", Q0);
+    let mut counts = Vec::new();
+    for retain_handling in
+        [H::DoNotSend, H::SendAtNewSubscribe, H::SendAtSubscribe, H::SendAtSubscribe]
+    {
+        let options = SubscriptionOptions { retain_handling, ..SubscriptionOptions::new(Q0) };
+        w.subscribe_with(c, "a", options, 0);
+        counts.push(w.messages(c).len());
+    }
+    w.unsubscribe(c, "a");
+    let retain_handling = H::SendAtNewSubscribe;
+    let options = SubscriptionOptions { retain_handling, ..SubscriptionOptions::new(Q0) };
+    w.subscribe_with(c, "a", options, 3);
+    let messages = w.messages(c);
+    counts.push(messages.len());
+    assert_eq!(counts, [0, 0, 1, 1, 1]);
+    assert_eq!(messages[0].ids, [3]);
+    w.end();
+}
+
+#[test]
+fn shared_subscriptions_get_no_retained_messages() {
+    let mut w = World::new(1);
+    let c = w.connect(Version::V5, "c");
+    w.retain(c, "a", b"x", Q0);
+    w.subscribe(c, "$share/g/a", Q1);
+    assert!(w.messages(c).is_empty());
+    w.end();
+}
+
+#[test]
+fn a_wildcard_gets_all_of_all_shards_once_in_batches() {
+    let mut w = World::new(4);
+    let from = w.connect(Version::V5, "from");
+    for n in 0..1_000 {
+        w.retain(from, &format!("many/{n:04}/x"), b"x", Q0);
+    }
+    w.retain(from, "other", b"x", Q0);
+    assert!(w.brokers.iter().all(|broker| broker.retained.len() > 64), "several batches each");
+    for (filter, expected) in [("many/#", 1_000), ("many/+/x", 1_000), ("+/+/y", 0), ("#", 1_001)] {
+        let to = w.connect(Version::V3_1_1, "to");
+        w.subscribe(to, filter, Q1);
+        let mut topics: Vec<_> = w.messages(to).into_iter().map(|m| m.topic).collect();
+        topics.sort();
+        topics.dedup();
+        assert_eq!(topics.len(), expected, "{filter}");
+        w.disconnect(to);
+    }
+    w.end();
+}
+
+#[test]
+fn large_retained_messages_come_as_fast_as_their_client_takes_them() {
+    for shards in [1, 3] {
+        for qos in [Q0, Q1] {
+            let mut w = World::with(shards, |c| c.max_outbox_bytes = 10_000);
+            let from = w.connect(Version::V5, "from");
+            for n in 0..100 {
+                w.retain(from, &format!("big/{n}"), &[b'x'; 3_000], Q0);
+            }
+            let to = w.connect(Version::V5, "to");
+            w.subscribe(to, "big/#", qos);
+            assert_eq!(
+                w.messages(to).len(),
+                100,
+                "{shards} shards, {qos:?}, a client that keeps up"
+            );
+
+            let slow = w.connect(Version::V5, "slow");
+            w.peers[slow].room = 5_000;
+            w.ask(slow, &[("big/#", SubscriptionOptions::new(qos))], 0);
+            let mut received = w.messages(slow).len();
+            assert!(received < 3);
+            let mut steps = 0;
+            while received < 100 {
+                w.make_room(slow, 4_000);
+                received += w.messages(slow).len();
+                steps += 1;
+                assert!(steps < 1_000, "{shards} shards, {qos:?}: stuck at {received}");
+            }
+            assert_eq!(w.totals().publish_dropped.total(), 0);
+            w.make_room(slow, usize::MAX);
+            w.end();
+        }
+    }
+}
+
+#[test]
+fn a_newer_message_is_not_followed_by_the_retained_one_that_it_replaces() {
+    let mut w = World::new(2);
+    let topic = w.topic_on(1, "r/");
+    let from = w.connect(Version::V5, &w.id_on(0, "from"));
+    let to = w.connect(Version::V5, &w.id_on(0, "to"));
+    w.retain(from, &topic, b"old", Q1);
+    w.delivers_mail = false;
+    w.ask(to, &[(&*topic, SubscriptionOptions::new(Q1))], 0);
+    assert!(w.deliver_batch(0, 1), "the question");
+    w.settle();
+    w.retain(from, &topic, b"new", Q1);
+    w.delivers_mail = true;
+    w.settle();
+    assert_eq!(w.texts(to), ["new"]);
+    w.end();
+}
+
+#[test]
+fn what_waits_for_retained_messages_is_bounded() {
+    let mut w = World::new(2);
+    let from = w.connect(Version::V5, &w.id_on(0, "from"));
+    let to = w.connected(&staying(Version::V5, &w.id_on(0, "to")));
+    w.retain(from, &w.topic_on(1, "r/"), b"x", Q0);
+    w.delivers_mail = false;
+    // The answer does not come: every subscription waits for it.
+    for _ in 0..100 {
+        w.subscribe(to, "#", Q0);
+        w.subscribe(to, "r/#", Q0);
+    }
+    for n in 0..5_000 {
+        w.retain(from, &format!("r/{}", n % 2_500), b"y", Q0);
+    }
+    let waiting: Vec<_> = w.brokers[0]
+        .clients
+        .sessions
+        .iter()
+        .filter_map(|(_, client)| client.rare.as_ref())
+        .map(|rare| rare.retained.waiting())
+        .collect();
+    let (questions, superseded) = waiting[0];
+    assert!(questions <= 3, "{questions} questions");
+    assert!(superseded <= 1_024, "{superseded} topics");
+    w.end();
+}
+
+#[test]
+fn nothing_retained_follows_an_unsubscribe() {
+    for shards in [1, 2] {
+        let mut w = World::with(shards, |c| c.max_outbox_bytes = 2_000);
+        let from = w.connect(Version::V5, "from");
+        for n in 0..500 {
+            w.retain(from, &format!("r/{n}"), &[b'x'; 100], Q0);
+        }
+        let to = w.connect(Version::V5, "to");
+        w.peers[to].room = 0;
+        w.ask(to, &[("r/#", SubscriptionOptions::new(Q0))], 0);
+        w.unsubscribe(to, "r/#");
+        w.make_room(to, usize::MAX);
+        let got = w.got(to);
+        let at = got.iter().position(|got| matches!(got, Got::Unsuback(..))).unwrap();
+        assert_eq!(at, got.len() - 1, "{} messages behind UNSUBACK", got.len() - at - 1);
+        w.end();
+    }
+}
+
+#[test]
+fn an_answer_to_a_subscription_that_is_gone_is_thrown_away() {
+    let mut w = World::new(2);
+    let from = w.connect(Version::V5, &w.id_on(0, "from"));
+    for n in 0..300 {
+        w.retain(from, &format!("r/{n}"), b"x", Q0);
+    }
+    let mine = w.brokers[0].retained.len();
+    let to = w.connect(Version::V5, &w.id_on(0, "to"));
+    w.delivers_mail = false;
+    w.ask(to, &[("r/#", SubscriptionOptions::new(Q0))], 0);
+    assert_eq!(w.messages(to).len(), mine, "the other shard is asked");
+    w.unsubscribe(to, "r/#");
+    w.subscribe(to, "r/1", Q1);
+    w.delivers_mail = true;
+    w.settle();
+    let topics: Vec<_> = w.messages(to).into_iter().map(|m| (m.topic, m.qos)).collect();
+    assert_eq!(topics, [("r/1".to_owned(), 0)], "what was asked for afterwards comes");
+    w.end();
+}
+
+#[test]
+fn an_answer_for_a_session_that_is_gone_is_not_given_to_the_next_one() {
+    let mut w = World::new(2);
+    let topic = w.topic_on(1, "r/");
+    let from = w.connect(Version::V5, &w.id_on(0, "from"));
+    w.retain(from, &topic, b"x", Q1);
+    w.delivers_mail = false;
+    let one = w.connect(Version::V5, &w.id_on(0, "one"));
+    w.ask(one, &[(&*topic, SubscriptionOptions::new(Q1))], 0);
+    w.disconnect(one);
+    let two = w.connect(Version::V5, &w.id_on(0, "two"));
+    w.delivers_mail = true;
+    w.settle();
+    assert!(w.messages(two).is_empty());
+    w.end();
+}
+
+#[test]
+fn a_session_fetches_on_when_its_client_returns() {
+    let mut w = World::with(2, |c| c.max_outbox_bytes = 2_000);
+    let from = w.connect(Version::V5, "from");
+    for n in 0..300 {
+        w.retain(from, &format!("r/{n:03}"), &[b'x'; 100], Q1);
+    }
+    let to = w.connected(&staying(Version::V5, "to"));
+    w.peers[to].room = 0;
+    w.ask(to, &[("r/#", SubscriptionOptions::new(Q1))], 0);
+    w.cut(to);
+    let to = w.connected(&staying(Version::V5, "to"));
+    let mut topics: Vec<_> = w.messages(to).into_iter().map(|m| m.topic).collect();
+    topics.sort();
+    topics.dedup();
+    assert_eq!(topics.len(), 300);
+    w.end();
+}
+
+#[test]
+fn retained_messages_expire_and_are_swept() {
+    let mut w = World::new(2);
+    let c = w.connect(Version::V5, "c");
+    for n in 0..1_000 {
+        let seconds = if n % 2 == 0 { 10 } else { 100 };
+        let properties =
+            PublishProperties { message_expiry_interval: Some(seconds), ..<_>::default() };
+        w.publish_with(c, &format!("r/{n}"), b"x", Q0, true, properties);
+    }
+    w.jump(11_000);
+    let to = w.connect(Version::V5, "to");
+    w.subscribe(to, "#", Q0);
+    let messages = w.messages(to);
+    assert_eq!(messages.len(), 500);
+    assert!(messages.iter().all(|m| m.expiry == Some(89)));
+    for _ in 0..5 {
+        w.jump(100);
+    }
+    assert_eq!(w.totals().retained_messages, 500);
+    w.jump(100_000);
+    for _ in 0..5 {
+        w.jump(100);
+    }
+    assert_eq!((w.totals().retained_messages, w.totals().retained_bytes), (0, 0));
+    assert!(!w.shared.may_have_retained());
+    w.end();
+}
+
+#[test]
+fn the_store_of_retained_messages_is_bounded() {
+    let mut w = World::with(1, |c| c.max_retained_messages = 2);
+    let c = w.connect(Version::V5, "c");
+    for topic in ["a", "b", "c"] {
+        w.retain(c, topic, b"1", Q0);
+    }
+    w.retain(c, "a", b"2", Q0);
+    assert_eq!(w.dropped(DropReason::RetainedFull), 1);
+    w.subscribe(c, "#", Q0);
+    assert_eq!(w.texts(c), ["2", "1"]);
+    for topic in ["a", "b", "c"] {
+        w.retain(c, topic, b"", Q0);
+    }
+    assert!(!w.shared.may_have_retained());
+    w.end();
+}
+
+#[test]
+fn dollar_topics_are_retained_for_those_who_name_them() {
+    let mut w = World::new(3);
+    let c = w.connect(Version::V5, "c");
+    w.retain(c, "$mine/x", b"1", Q0);
+    w.subscribe(c, "#", Q0);
+    assert!(w.messages(c).is_empty());
+    w.subscribe(c, "$mine/#", Q0);
+    assert_eq!(w.texts(c), ["1"]);
+    w.end();
+}
+
+#[test]
+fn retained_messages_use_up_credit() {
+    let mut w = World::new(2);
+    w.credit = 4;
+    let from = w.connect(Version::V5, &w.id_on(0, "from"));
+    let topic = w.topic_on(1, "r/");
+    w.delivers_mail = false;
+    for _ in 0..20 {
+        w.retain(from, &topic, b"x", Q0);
+    }
+    assert!(w.peers[from].paused, "a flood towards a shard that is behind is not read on");
+    w.delivers_mail = true;
+    w.settle();
+    assert!(!w.peers[from].paused && w.peers[from].unread.is_empty());
+    assert_eq!(w.totals().retained_messages, 1, "and nothing is lost");
+    w.end();
+}

@@ -1,0 +1,202 @@
+//! Subscriptions: overlapping ones, options, caps, and the answers to them.
+
+use super::{peer::Got, world::*};
+use crate::codec::*;
+
+fn options(qos: QoS) -> SubscriptionOptions {
+    SubscriptionOptions::new(qos)
+}
+
+#[test]
+fn overlapping_subscriptions_give_one_copy_with_all_identifiers() {
+    let mut w = World::new(2);
+    let from = w.connect(Version::V5, "from");
+    let to = w.connect(Version::V5, "to");
+    w.subscribe_with(to, "a/#", options(Q0), 7);
+    w.subscribe_with(to, "a/+", options(Q2), 9);
+    w.subscribe_with(to, "b", options(Q2), 11);
+    w.publish(from, "a/b", b"x", Q2);
+    let messages = w.messages(to);
+    assert_eq!((messages.len(), messages[0].qos), (1, 2));
+    let mut ids = messages[0].ids.clone();
+    ids.sort_unstable();
+    assert_eq!(ids, [7, 9]);
+    w.end();
+}
+
+#[test]
+fn a_subscription_is_replaced_by_the_same_filter() {
+    let mut w = World::new(1);
+    let to = w.connect(Version::V5, "to");
+    w.subscribe_with(to, "a", options(Q2), 1);
+    w.subscribe_with(to, "a", options(Q0), 2);
+    w.publish(to, "a", b"x", Q0);
+    let messages = w.messages(to);
+    assert_eq!((messages.len(), messages[0].qos, &messages[0].ids[..]), (1, 0, &[2][..]));
+    assert_eq!(w.totals().subscriptions, 1);
+    w.unsubscribe(to, "a");
+    w.unsubscribe(to, "a");
+    let got = w.got(to);
+    let reasons = |got: &Got| match got {
+        Got::Unsuback(_, reasons) => reasons.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(reasons(&got[0]), [ReasonCode::Success]);
+    assert_eq!(reasons(&got[1]), [ReasonCode::NoSubscriptionExisted]);
+    w.end();
+}
+
+#[test]
+fn no_local_keeps_a_clients_own_messages_from_it() {
+    let mut w = World::new(1);
+    let c = w.connect(Version::V5, "c");
+    let other = w.connect(Version::V5, "other");
+    w.subscribe_with(c, "a", SubscriptionOptions { no_local: true, ..options(Q0) }, 0);
+    w.publish(c, "a", b"mine", Q0);
+    w.publish(other, "a", b"theirs", Q0);
+    assert_eq!(w.texts(c), ["theirs"]);
+    // A second subscription without the option delivers after all.
+    w.subscribe(c, "+", Q0);
+    w.publish(c, "a", b"mine", Q0);
+    assert_eq!(w.texts(c), ["mine"]);
+    w.end();
+}
+
+#[test]
+fn retain_as_published_keeps_the_flag() {
+    let mut w = World::new(2);
+    let from = w.connect(Version::V3_1_1, "from");
+    let keeps = w.connect(Version::V5, "keeps");
+    let plain = w.connect(Version::V5, "plain");
+    w.subscribe_with(
+        keeps,
+        "a",
+        SubscriptionOptions { retain_as_published: true, ..options(Q1) },
+        0,
+    );
+    w.subscribe(plain, "a", Q1);
+    w.retain(from, "a", b"x", Q1);
+    assert!(w.messages(keeps)[0].retain);
+    assert!(!w.messages(plain)[0].retain);
+    w.end();
+}
+
+#[test]
+fn dollar_topics_are_kept_out_of_wildcards() {
+    let mut w = World::new(1);
+    let c = w.connect(Version::V3_1_1, "c");
+    for filter in ["#", "+/x", "$mine/#"] {
+        w.subscribe(c, filter, Q0);
+    }
+    w.publish(c, "$mine/x", b"1", Q0);
+    w.publish(c, "mine/x", b"2", Q0);
+    assert_eq!(w.texts(c), ["1", "2"]);
+    w.end();
+}
+
+#[test]
+fn each_filter_of_a_subscribe_has_its_answer() {
+    let mut w = World::with(1, |c| {
+        c.max_subscriptions = 3;
+        c.max_qos = Q1;
+        c.max_topic_levels = 4;
+    });
+    let c = w.connect(Version::V5, "c");
+    let id = w.ask(
+        c,
+        &[
+            ("a", options(Q2)),
+            ("a/#/b", options(Q0)),
+            ("$share//a", options(Q0)),
+            ("a/b/c/d/e", options(Q0)),
+            ("b", options(Q0)),
+            ("$share/g/c", options(Q1)),
+            ("d", options(Q0)),
+            ("$share/h/d", options(Q0)),
+            ("a", options(Q0)),
+        ],
+        0,
+    );
+    use ReasonCode as R;
+    assert_eq!(
+        w.got(c),
+        [Got::Suback(
+            id,
+            vec![
+                R::granted(Q1),
+                R::TopicFilterInvalid,
+                R::TopicFilterInvalid,
+                R::TopicFilterInvalid,
+                R::granted(Q0),
+                R::granted(Q1),
+                R::QuotaExceeded,
+                R::QuotaExceeded,
+                R::granted(Q0),
+            ]
+        )]
+    );
+    assert_eq!(w.totals().subscriptions, 3);
+    w.end();
+}
+
+#[test]
+fn no_local_on_a_shared_subscription_is_a_protocol_error() {
+    let mut w = World::new(1);
+    let c = w.connect(Version::V5, "c");
+    // Written by hand, for the codec does not write it.
+    w.send_bytes(c, &[0x82, 13, 0, 1, 0, 0, 7, b'$', b's', b'h', b'a', b'r', b'e', b'/', 4]);
+    assert!(w.is_closed(c));
+    w.end();
+}
+
+#[test]
+fn a_message_published_after_suback_reaches_the_subscriber_on_another_shard() {
+    let mut w = World::new(4);
+    let from = w.connect(Version::V5, &w.id_on(0, "from"));
+    for shard in 0..4 {
+        let to = w.connect(Version::V5, &w.id_on(shard, "to"));
+        w.subscribe(to, "x/+/#", Q1);
+        w.publish(from, "x/y", b"now", Q1);
+        assert_eq!(w.texts(to), ["now"]);
+        w.unsubscribe(to, "x/+/#");
+        w.publish(from, "x/y", b"no more", Q1);
+        assert!(w.messages(to).is_empty());
+    }
+    w.end();
+}
+
+#[test]
+fn packets_in_the_wrong_place_end_the_connection() {
+    let server_only: [&[u8]; 4] =
+        [&[0x20, 3, 0, 0, 0], &[0x90, 4, 0, 1, 0, 0], &[0xD0, 0], &[0xB0, 4, 0, 1, 0, 0]];
+    for bytes in server_only {
+        let mut w = World::new(1);
+        let c = w.connect(Version::V5, "c");
+        w.send_bytes(c, bytes);
+        assert_eq!(w.got(c), [Got::Disconnect(ReasonCode::ProtocolError)]);
+        w.end();
+    }
+    let mut w = World::new(1);
+    let c = w.connect(Version::V5, "c");
+    w.send(c, &Packet::Connect(hello(Version::V5, "c")));
+    assert_eq!(w.got(c), [Got::Disconnect(ReasonCode::ProtocolError)]);
+    let c = w.open(Version::V5);
+    w.send(c, &Packet::Pingreq);
+    assert!(w.got(c).is_empty() && w.is_closed(c) && w.peers[c].aborted);
+    w.end();
+}
+
+#[test]
+fn bytes_one_at_a_time_are_as_good_as_at_once() {
+    let mut w = World::new(2);
+    let mut bytes = Vec::new();
+    Packet::Connect(hello(Version::V5, "slow")).encode(Version::V5, &mut bytes).unwrap();
+    Packet::Pingreq.encode(Version::V5, &mut bytes).unwrap();
+    let c = w.open(Version::V5);
+    for byte in bytes {
+        w.send_bytes(c, &[byte]);
+    }
+    let got = w.got(c);
+    assert!(matches!(got[..], [Got::Connack { reason: ReasonCode::Success, .. }, Got::Pingresp]));
+    w.end();
+}
