@@ -125,6 +125,21 @@ impl Clients {
         }
     }
 
+    /// Makes room in the arenas when one turn has produced very much. To be called between
+    /// messages only, for what was encoded of one message is gone with it.
+    pub fn relieve(&mut self) {
+        if !self.out.is_full() {
+            return;
+        }
+        // All of them: one that is being written just now is not on the list of those to write.
+        for (_, connection) in &mut self.connections {
+            if let Some(outbox) = &mut connection.outbox {
+                self.out.spill(outbox);
+            }
+        }
+        self.out.clear();
+    }
+
     /// Delivers to one session, or queues for it, or drops and counts.
     pub fn deliver(&mut self, key: SessionKey, matched: Matched<'_>, encoding: &mut Encoding<'_>) {
         self.delivered += 1;

@@ -14,8 +14,10 @@ use super::ConnectionKey;
 
 /// The arena's capacity that is kept from turn to turn, in bytes.
 const ARENA_KEPT: usize = 1 << 20;
-/// An arena does not grow beyond this in one turn, in bytes; what comes after goes to backlogs.
-const ARENA_MAX: usize = 1 << 30;
+/// When the arenas hold this many bytes, what is queued is to be moved to backlogs, by
+/// [`Outboxes::spill`]. Ranges have room for 31 bits: this leaves nearly all of it for the copies of
+/// a single message.
+const ARENA_MAX: usize = 64 << 20;
 /// The outboxes kept for reuse.
 const SPARE_OUTBOXES: usize = 4_096;
 /// Set in [`Range::start`] for a range of the control arena.
@@ -41,7 +43,7 @@ pub struct Outbox {
     /// What the socket did not take in earlier turns, from `written` on.
     backlog: Vec<u8>,
     written: usize,
-    /// What this turn adds; empty while there is a backlog.
+    /// What this turn adds behind that; empty while blocked.
     ranges: Vec<Range>,
     /// The first range's bytes that are written already.
     skip: usize,
@@ -99,7 +101,7 @@ impl Outboxes {
                 slot.insert(self.spare.pop().unwrap_or_default())
             }
         };
-        if outbox.blocked || self.data.len() > ARENA_MAX {
+        if outbox.blocked {
             spill(outbox, &self.data, &self.control);
             let bytes = slice(&self.data, &self.control, range);
             outbox.backlog.extend_from_slice(bytes);
@@ -130,6 +132,24 @@ impl Outboxes {
     /// The bytes encoded in this turn so far.
     pub fn encoded(&self) -> usize {
         self.data.len() + self.control.len()
+    }
+
+    /// Whether the arenas hold so much that it is to be spilled before the next message.
+    pub fn is_full(&self) -> bool {
+        self.encoded() >= ARENA_MAX
+    }
+
+    /// Moves what is queued in the arenas for one connection to its backlog.
+    pub fn spill(&self, outbox: &mut Outbox) {
+        spill(outbox, &self.data, &self.control);
+    }
+
+    /// Empties the arenas; every outbox has been spilled.
+    pub fn clear(&mut self) {
+        for arena in [&mut self.data, &mut self.control] {
+            arena.clear();
+            arena.shrink_to(ARENA_KEPT);
+        }
     }
 
     /// The next connection with something to write, if any.
@@ -219,10 +239,7 @@ impl Outboxes {
 
     /// Ends the turn: every dirty connection was written or blocked.
     pub fn end_turn(&mut self) {
-        for arena in [&mut self.data, &mut self.control] {
-            arena.clear();
-            arena.shrink_to(ARENA_KEPT);
-        }
+        self.clear();
         self.dirty.shrink_to(ARENA_KEPT / 8);
     }
 }
@@ -342,6 +359,8 @@ mod tests {
         EndTurn(usize),
         /// The connection is gone, and its slot used again.
         Close(usize),
+        /// The arenas are full.
+        Spill,
     }
 
     const CONNECTIONS: usize = 3;
@@ -356,6 +375,7 @@ mod tests {
             3 => (c.clone(), 0..100usize).prop_map(|(c, n)| Step::Write(c, n)),
             2 => (0..200usize).prop_map(Step::EndTurn),
             1 => c.prop_map(Step::Close),
+            1 => Just(Step::Spill),
         ];
         proptest::collection::vec(step, 0..150)
     }
@@ -428,6 +448,12 @@ mod tests {
                     }
                     self.out.end_turn();
                     assert_eq!(self.out.encoded(), 0);
+                }
+                Step::Spill => {
+                    for slot in self.slots.iter_mut().flatten() {
+                        self.out.spill(slot);
+                    }
+                    self.out.clear();
                 }
                 Step::Close(c) => {
                     self.out.recycle(&mut self.slots[c]);

@@ -193,6 +193,7 @@ impl Broker {
 
     /// Sends a message wherever it is wanted, and retains it if it asks for that.
     pub(super) fn route(&mut self, origin: Option<Origin>, encoding: &mut Encoding<'_>) -> Routed {
+        self.clients.relieve();
         let mut routed = Routed::default();
         if encoding.publication.retain && self.config.retain_available {
             self.retain(encoding, &mut routed);

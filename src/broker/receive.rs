@@ -8,10 +8,14 @@ use crate::{
     topics::ShardId,
 };
 
+/// The bytes that one call encodes for all receivers before it yields, apart from those of its last
+/// packet. Enough that a publisher to very many still shares its writes among many messages.
+const ENCODED_PER_CALL: usize = 16 << 20;
+
 impl Broker {
     /// Bytes came in on a connection: those left over by the last call, and new ones behind them.
     ///
-    /// At most `packets_per_turn` packets are handled. Nothing is kept of bytes not consumed.
+    /// At most `packets_per_turn` packets are handled, fewer if they cause very much output. Nothing is kept of bytes not consumed.
     pub fn on_bytes(&mut self, now: Now, key: ConnectionKey, bytes: &[u8]) -> Progress {
         self.set_now(now);
         let mut consumed = 0;
@@ -81,6 +85,9 @@ impl Broker {
             *consumed += frame.len;
             self.stats.packets_received.add(1);
             self.on_packet_done(key, handled);
+            if self.clients.out.encoded() > ENCODED_PER_CALL {
+                break;
+            }
         }
         NextStep::Yield
     }

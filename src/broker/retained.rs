@@ -280,6 +280,7 @@ impl Broker {
         let ids = if id == 0 { &[][..] } else { std::slice::from_ref(&id) };
         let matched = Matched { options, ids, shared: false, retained: true };
         for message in &answer.messages {
+            self.clients.relieve();
             let mut encoding = Encoding::of(message);
             let topic = encoding.publication.topic;
             if !superseded.iter().any(|newer| **newer == *topic) {

@@ -40,6 +40,7 @@ impl Broker {
     /// Mail from another shard, in the order in which it was sent.
     pub fn on_mail(&mut self, now: Now, message: ShardMessage) {
         self.set_now(now);
+        self.clients.relieve();
         match message {
             ShardMessage::Publish(message) => {
                 self.stats.cross_shard_received.add(1);

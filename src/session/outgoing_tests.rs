@@ -28,7 +28,7 @@ fn expiring(number: u32, qos: QoS, expires_at: u64) -> Delivery {
         message: Arc::new(message),
         qos,
         retain: false,
-        shared: number % 2 == 0,
+        shared: number.is_multiple_of(2),
         subscription_ids: ThinVec::new(),
     }
 }

@@ -187,6 +187,33 @@ fn a_greedy_client_yields_after_its_share_of_packets() {
     w.end();
 }
 
+#[test]
+fn a_client_that_causes_much_output_yields() {
+    let mut w = World::new(1);
+    let receivers: Vec<_> = (0..100)
+        .map(|n| {
+            let c = w.connect(Version::V5, &format!("to{n}"));
+            w.subscribe_with(c, "#", SubscriptionOptions::new(Q0), 1);
+            c
+        })
+        .collect();
+    let from = w.connect(Version::V5, "from");
+    for _ in 0..400 {
+        w.peers[from].send(&Packet::Publish(large()));
+    }
+    let key = w.peers[from].key.unwrap();
+    let bytes = std::mem::take(&mut w.peers[from].unread);
+    let progress = w.brokers[0].on_bytes(w.now, key, &bytes);
+    assert_eq!(progress.next, crate::broker::NextStep::Yield);
+    assert!(w.brokers[0].encoded_bytes() < 17 << 20, "{}", w.brokers[0].encoded_bytes());
+    w.peers[from].unread = bytes[progress.consumed..].to_vec();
+    w.settle();
+    for to in receivers {
+        assert_eq!(w.messages(to).len(), 400);
+    }
+    w.end();
+}
+
 /// As large as is copied for each receiver.
 fn large() -> Publish<'static> {
     Publish {
@@ -198,6 +225,32 @@ fn large() -> Publish<'static> {
         properties: <_>::default(),
         payload: &[b'x'; 500],
     }
+}
+
+#[test]
+fn much_mail_in_one_turn_does_not_hold_everything_in_one_piece() {
+    let mut w = World::new(2);
+    w.credit = 10_000;
+    let receivers: Vec<_> = (0..100)
+        .map(|n| {
+            let c = w.connect(Version::V5, &w.id_on(1, &format!("to{n}")));
+            w.subscribe_with(c, "#", SubscriptionOptions::new(Q0), 1);
+            c
+        })
+        .collect();
+    let from = w.connect(Version::V5, &w.id_on(0, "from"));
+    w.delivers_mail = false;
+    for _ in 0..1_500 {
+        w.send(from, &Packet::Publish(large()));
+    }
+    while w.deliver_batch(0, 1) {
+        assert!(w.brokers[1].encoded_bytes() < 65 << 20, "{}", w.brokers[1].encoded_bytes());
+    }
+    w.settle();
+    for to in receivers {
+        assert_eq!(w.messages(to).len(), 1_500);
+    }
+    w.end();
 }
 
 #[test]

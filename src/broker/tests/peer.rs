@@ -20,6 +20,9 @@ pub enum Got {
     Auth(ReasonCode, Option<String>, Option<Vec<u8>>),
 }
 
+/// Content type, response topic, correlation data, user properties.
+type Forwarded = (Option<String>, Option<String>, Option<Vec<u8>>, Vec<(String, String)>);
+
 /// A PUBLISH as a client received it, its topic alias resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Msg {
@@ -36,8 +39,7 @@ pub struct Msg {
     pub full_topic: bool,
     pub ids: Vec<u32>,
     pub expiry: Option<u32>,
-    /// Content type, response topic, correlation data, user properties.
-    pub forwarded: (Option<String>, Option<String>, Option<Vec<u8>>, Vec<(String, String)>),
+    pub forwarded: Forwarded,
     pub size: usize,
 }
 

@@ -313,7 +313,10 @@ fn check(observer: &Actor, accepted: &HashMap<(String, u32), u8>) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 48, failure_persistence: None, ..ProptestConfig::default()
+        // More by the environment: PROPTEST_CASES.
+        cases: std::env::var_os("PROPTEST_CASES").map_or(48, |_| ProptestConfig::default().cases),
+        failure_persistence: None,
+        ..ProptestConfig::default()
     })]
 
     #[test]

@@ -18,6 +18,9 @@ pub const Q0: QoS = QoS::AtMostOnce;
 pub const Q1: QoS = QoS::AtLeastOnce;
 pub const Q2: QoS = QoS::ExactlyOnce;
 
+/// Items, and their cost.
+type Batch = (Vec<ShardMessage>, u32);
+
 pub struct World {
     pub brokers: Vec<Broker>,
     pub shared: Shared,
@@ -29,8 +32,8 @@ pub struct World {
     pub credit: u32,
     /// The shard that accepts the next connection.
     pub accepts_on: usize,
-    /// Mail on its way: from, to, batches with their costs.
-    mail: Vec<Vec<VecDeque<(Vec<ShardMessage>, u32)>>>,
+    /// Mail on its way: from, to, batches.
+    mail: Vec<Vec<VecDeque<Batch>>>,
     next_id: u16,
 }
 
