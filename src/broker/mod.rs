@@ -351,9 +351,11 @@ impl Broker {
         self.stats.bytes_sent.add(bytes as u64);
         let now = self.now.monotonic;
         let Some(connection) = self.clients.connections.get_mut(key.index()) else { return true };
-        let was_blocked = connection.outbox.as_ref().is_some_and(|outbox| outbox.is_blocked());
+        // More than half full, and something may have been held back for that.
+        let was_full = connection.queued() > self.config.max_outbox_bytes / 2
+            || connection.outbox.as_ref().is_some_and(|outbox| outbox.is_blocked());
         let empty = self.clients.out.written(&mut connection.outbox, bytes, now);
-        if was_blocked {
+        if was_full {
             self.on_drained(key);
         }
         empty
