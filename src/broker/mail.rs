@@ -53,6 +53,8 @@ pub struct RetainedQuery {
     pub after: Option<Box<str>>,
     /// At most this many.
     pub limit: usize,
+    /// And at most this many bytes, unless the first is larger.
+    pub max_bytes: usize,
 }
 
 /// The answer to a [`RetainedQuery`].

@@ -170,6 +170,9 @@ impl Broker {
             filter: request.filter.clone(),
             after: request.after.clone(),
             limit: room.min(BATCH),
+            // With what is queued already, no more than the outbox takes: a QoS 0 message beyond
+            // that would be dropped.
+            max_bytes: self.config.max_outbox_bytes / 2,
         };
         Some((shard, query))
     }
@@ -190,7 +193,17 @@ impl Broker {
     fn answer(&mut self, query: &RetainedQuery) -> RetainedAnswer {
         let mut found = Vec::new();
         let after = query.after.as_deref();
-        let next = self.retained.scan(&query.filter, after, query.limit, VISITED, &mut found);
+        let mut next = self.retained.scan(&query.filter, after, query.limit, VISITED, &mut found);
+        let mut bytes = 0;
+        let fitting = found.iter().take_while(|(_, message)| {
+            bytes += message.size();
+            bytes <= query.max_bytes
+        });
+        let fitting = fitting.count().max(1);
+        if let Some((topic, _)) = found.get(fitting) {
+            next = Some(Box::from(*topic));
+            found.truncate(fitting);
+        }
         let now = self.now.monotonic;
         let fresh = found.iter().filter(|(_, message)| !message.view().is_expired(now));
         let messages = match query.from == self.id {
