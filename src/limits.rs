@@ -61,6 +61,11 @@ pub const LINGER: Duration = Duration::from_secs(2);
 /// largest size has to fit.
 pub const MAX_OUTBOX_BYTES: u64 = MIB;
 
+/// Bytes of packets that have not arrived in full, over all connections of a shard
+/// (`--max-unread-bytes`). Without it, connections that each send most of a large packet could
+/// fill the memory.
+pub const MAX_UNREAD_BYTES: u64 = 256 * MIB;
+
 // ---- Shards ----------------------------------------------------------------------------------
 
 /// Shards (`--shards`). The default is one per available core; more than this cannot be named by
@@ -75,8 +80,9 @@ pub const PACKETS_PER_TURN: u32 = 512;
 /// others. A single message to more receivers than this is still delivered in one go.
 pub const DELIVERIES_PER_TURN: usize = 8_192;
 
-/// Messages taken from a shard's mailbox before its own connections have their turn.
-pub const MAILBOX_DRAIN: usize = 2_048;
+/// Bytes that a turn encodes before it is ended early, so that they stay in the processor's caches
+/// and outboxes do not fill up while their sockets are empty.
+pub const ENCODED_PER_TURN: usize = 256 << 10;
 
 /// Messages on their way from one shard to another (`--mesh-credit`, per ordered pair of shards).
 /// When they are used up, QoS 0 is dropped and counted, and publishers of QoS 1 and 2 that feed
@@ -159,19 +165,23 @@ pub const MAX_RETAINED_BYTES: u64 = GIB;
 
 /// Retained messages in one answer to a SUBSCRIBE; the next batch follows when the subscriber's
 /// outbox has drained.
-pub const RETAINED_BATCH: usize = 128;
+pub const RETAINED_BATCH: usize = 64;
+
+/// Retained topics looked at for expired messages whenever a shard looks at its clock, a few times
+/// a second.
+pub const RETAINED_SWEPT: usize = 256;
 
 /// Retained topics looked at for one batch before the shard does something else; a filter such as
 /// `+/+/x` can pass over many topics without a match.
-pub const RETAINED_VISITS: usize = 4_096;
+pub const RETAINED_VISITS: usize = 1_024;
 
 // ---- Monitoring and log ----------------------------------------------------------------------
 
 /// Time between two rounds of `$SYS` messages (`--sys-interval`). 0 is off.
 pub const SYS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Warnings of one kind that a shard logs per second; the others are counted, and the count is
-/// logged with the next one. A million clients that fail in the same way must not fill the disk.
+/// Warnings that a shard logs per second; others are counted (`log_lines_suppressed`). A million
+/// clients that fail in the same way must not fill the disk.
 pub const WARNINGS_PER_SECOND: u32 = 5;
 
 /// Bytes of a node name (`--node-name`), which is one level of the presence topics.
@@ -202,7 +212,7 @@ const _: () = {
     assert!(RECEIVE_MAXIMUM == MAX_AWAITING_REL, "both bound the same table");
     assert!(MAX_QUEUED_MESSAGES >= MAX_INFLIGHT as usize, "the queue refills the window");
     assert!(MAX_QOS <= 2);
-    assert!(MESH_CREDIT as usize >= 2 * MAILBOX_DRAIN, "senders go on while a receiver drains");
+    assert!(MAX_UNREAD_BYTES >= largest_packet, "a packet that is never read cannot be handled");
     assert!(DELIVERIES_PER_TURN >= PACKETS_PER_TURN as usize, "one receiver each is within budget");
     assert!(RETAINED_VISITS >= RETAINED_BATCH);
     assert!(RETAINED_BATCH < MESH_CREDIT as usize, "one answer must not use up a pair's credit");

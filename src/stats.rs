@@ -323,7 +323,7 @@ stats! {
     handovers_sent: Counter,
     /// Connections taken over from the shard that accepted them.
     handovers_received: Counter,
-    /// Connections lost on their way to their home shard.
+    /// Connections that their shard could not take in.
     handovers_failed: Counter,
     /// CONNECT packets refused because the client did not prove who it is.
     auth_refused: Counter,
@@ -379,6 +379,8 @@ stats! {
     cross_shard_received: Counter,
     /// Times that reading from a client was paused: another shard was behind, or it did not read.
     reads_paused: Counter,
+    /// Warnings left out because there were too many.
+    log_lines_suppressed: Counter,
 }
 
 /// How one shard's value is added to the total.

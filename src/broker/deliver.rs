@@ -33,6 +33,8 @@ pub struct Clients {
     /// Client identifier to session.
     pub(super) by_id: HashTable<SessionKey>,
     pub(super) out: Outboxes,
+    /// The messages delivered since this was last set to 0.
+    pub(super) delivered: usize,
     /// The broker's clock, in milliseconds; set at the start of each turn.
     pub(super) now: u64,
     #[expect(clippy::vec_box, reason = "the boxes are what is recycled")]
@@ -117,6 +119,7 @@ impl Clients {
             sessions: Slab::new(),
             by_id: HashTable::new(),
             out: Outboxes::default(),
+            delivered: 0,
             now: 0,
             spare: Vec::new(),
         }
@@ -139,6 +142,7 @@ impl Clients {
 
     /// Delivers to one session, or queues for it, or drops and counts.
     pub fn deliver(&mut self, key: SessionKey, matched: Matched<'_>, encoding: &mut Encoding<'_>) {
+        self.delivered += 1;
         let publication = &encoding.publication;
         let qos = publication.qos.min(matched.options.qos);
         let retain =

@@ -20,6 +20,8 @@ pub enum ShardMessage {
         message: Arc<Message>,
         /// Which of your members, as a hint.
         index: u32,
+        /// Whether one of them was online when you were chosen.
+        online: bool,
         /// The shards that had no member left when it came to them.
         tried: ShardSet,
     },

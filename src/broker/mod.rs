@@ -111,7 +111,8 @@ pub enum NextStep {
     HandOver(ShardId),
 }
 
-/// What all shards share: who wants what where. Everything in it is lock-free to read.
+/// What all shards share: who wants what where. Each shard has a clone; clones are one and the same.
+#[derive(Clone)]
 pub struct Shared {
     /// Which shards have a subscriber for a topic.
     pub routes: RouteTable,
@@ -123,7 +124,7 @@ pub struct Shared {
     pub seed: HashSeed,
     /// An upper bound of the retained messages outside `$`-topics, on all shards and on their way
     /// to them: while it is 0, a new subscription asks no one.
-    retained: AtomicI64,
+    retained: Arc<AtomicI64>,
 }
 
 impl Shared {
@@ -134,7 +135,7 @@ impl Shared {
             groups: GroupTable::new(seed.clone(), shards, max_shapes),
             stats: (0..shards).map(|_| Arc::default()).collect(),
             seed,
-            retained: AtomicI64::new(0),
+            retained: Arc::default(),
         }
     }
 
@@ -173,7 +174,7 @@ enum Timer {
 pub struct Broker {
     id: ShardId,
     config: Arc<Config>,
-    shared: Arc<Shared>,
+    shared: Shared,
     stats: Arc<ShardStats>,
     now: Now,
     clients: Clients,
@@ -207,7 +208,7 @@ impl Broker {
     pub fn new(
         id: ShardId,
         config: Arc<Config>,
-        shared: Arc<Shared>,
+        shared: Shared,
         authenticator: Box<dyn Authenticator>,
         now: Now,
         seed: u64,

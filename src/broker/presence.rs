@@ -102,11 +102,9 @@ impl Broker {
     }
 
     fn has_group(&self, topic: &str) -> bool {
-        let mut found = false;
-        if !self.shared.groups.is_empty() {
-            self.shared.groups.for_each_matching(topic, |_| found = true);
-        }
-        found
+        let mut groups = Vec::new();
+        self.shared.groups.matching(topic, &mut groups);
+        !groups.is_empty()
     }
 
     fn publish_presence(&mut self, topic: &str, payload: &[u8]) {

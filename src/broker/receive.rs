@@ -2,7 +2,8 @@
 
 use super::{Broker, ConnectionKey, NextStep, Now, Progress, connection::State};
 use crate::{
-    codec::{self, DecodeError, Frame, FrameStatus, Packet, ReasonCode},
+    codec::{self, DecodeError, Frame, FrameStatus, Packet, PacketType, Publish, ReasonCode},
+    limits,
     stats::CloseReason,
     topics::ShardId,
 };
@@ -25,13 +26,24 @@ impl Broker {
         Progress { consumed, next }
     }
 
+    /// The shard holds too many bytes of packets that are not complete, and this connection has
+    /// just added to them.
+    pub fn on_too_much_unread(&mut self, now: Now, key: ConnectionKey) {
+        self.set_now(now);
+        self.violated(key, ReasonCode::QuotaExceeded);
+    }
+
     fn handle_packets(
         &mut self,
         key: ConnectionKey,
         bytes: &[u8],
         consumed: &mut usize,
     ) -> NextStep {
+        self.clients.delivered = 0;
         for _ in 0..self.config.packets_per_turn {
+            if self.clients.delivered > limits::DELIVERIES_PER_TURN {
+                break;
+            }
             let Some(connection) = self.clients.connections.get(key.index()) else {
                 return NextStep::Read;
             };
@@ -52,18 +64,22 @@ impl Broker {
                     continue;
                 }
             };
-            let handled = if state == State::AwaitConnect {
-                match self.on_first_packet(key, &frame, rest) {
+            let handled = match (state, frame.packet_type()) {
+                (State::AwaitConnect, _) => match self.on_first_packet(key, &frame, rest) {
                     Some(home) => return NextStep::HandOver(home),
-                    None => Ok(()),
+                    None => Ok(Ok(())),
+                },
+                // What nearly all packets are, past the large type that holds any.
+                (State::Connected, Some(PacketType::Publish)) => {
+                    Publish::decode(&frame, version).map(|publish| self.on_publish(key, &publish))
                 }
-            } else {
-                match Packet::decode(&frame, version) {
-                    Ok(packet) => self.on_packet(key, packet),
-                    Err(error) => {
-                        self.on_decode_error(key, &error);
-                        continue;
-                    }
+                _ => Packet::decode(&frame, version).map(|packet| self.on_packet(key, packet)),
+            };
+            let handled = match handled {
+                Ok(handled) => handled,
+                Err(error) => {
+                    self.on_decode_error(key, &error);
+                    continue;
                 }
             };
             *consumed += frame.len;

@@ -10,19 +10,15 @@ use super::{
     mail::{RetainedAnswer, RetainedQuery, ShardMessage},
     publish::Routed,
 };
-use crate::{codec::SubscriptionOptions, session::Message, stats::DropReason, topics::ShardId};
+use crate::{
+    codec::SubscriptionOptions, limits, session::Message, stats::DropReason, topics::ShardId,
+};
 
-/// The messages asked for at once.
-const BATCH: usize = 64;
-/// The topics looked at for one question: what is left is looked at in a later turn.
-const VISITED: usize = 1_000;
 /// The questions that one session asks its own shard in one turn.
 const QUESTIONS_PER_TURN: usize = 4;
 /// The topics remembered for which a newer message came while a session waits for retained ones.
 /// Beyond it a client may get a message twice, the second time as a retained one.
 const MAX_SUPERSEDED: usize = 1_024;
-/// The topics swept for expired messages at each tick.
-const SWEPT_PER_TICK: usize = 256;
 
 /// The retained messages that a session's new subscriptions still wait for, one subscription after
 /// the other.
@@ -206,7 +202,7 @@ impl Broker {
             serial: client.serial,
             filter: request.filter.clone(),
             after: request.after.clone(),
-            limit: room.min(BATCH),
+            limit: room.min(limits::RETAINED_BATCH),
         };
         Some((shard, query))
     }
@@ -227,7 +223,13 @@ impl Broker {
     fn answer(&mut self, query: &RetainedQuery) -> RetainedAnswer {
         let mut found = Vec::new();
         let after = query.after.as_deref();
-        let mut next = self.retained.scan(&query.filter, after, query.limit, VISITED, &mut found);
+        let mut next = self.retained.scan(
+            &query.filter,
+            after,
+            query.limit,
+            limits::RETAINED_VISITS,
+            &mut found,
+        );
         // No more than an outbox takes that was half empty when it was asked.
         let mut bytes = 0;
         let mut fits = |(_, message): &(&str, &Arc<Message>)| {
@@ -301,7 +303,7 @@ impl Broker {
         }
         let mut found = Vec::new();
         let after = self.retained_sweep.take();
-        let limit = SWEPT_PER_TICK;
+        let limit = limits::RETAINED_SWEPT;
         // `$`-topics are the broker's own and do not expire.
         self.retained_sweep = self.retained.scan("#", after.as_deref(), limit, limit, &mut found);
         let now = self.now.monotonic;

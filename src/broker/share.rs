@@ -49,12 +49,16 @@ impl Broker {
         loop {
             let rng = &mut self.rng;
             let pick = group.pick(strategy, rng, self.id, publisher_hash, topic_hash, tried);
-            let Some(Pick { shard, index, .. }) = pick else {
-                self.stats.publish_dropped.add(DropReason::NoMember, 1);
+            let Some(Pick { shard, index, online }) = pick else {
+                // Nobody elsewhere: if all members here have gone offline, one of them gets it.
+                let here = tried.contains(self.id);
+                if !here || !self.deliver_to_member(group, 0, false, encoding) {
+                    self.stats.publish_dropped.add(DropReason::NoMember, 1);
+                }
                 return;
             };
             if shard == self.id {
-                if self.deliver_to_member(group, index, encoding) {
+                if self.deliver_to_member(group, index, online, encoding) {
                     return;
                 }
                 tried.insert(shard);
@@ -69,32 +73,36 @@ impl Broker {
             }
             let message = encoding.message().for_another_shard();
             let group = Arc::clone(group);
-            self.mail.push(shard, ShardMessage::Shared { group, message, index, tried });
+            self.mail.push(shard, ShardMessage::Shared { group, message, index, online, tried });
             self.stats.cross_shard_sent.add(1);
             return;
         }
     }
 
     /// A message for a member on this shard came from another one. If the last member has left in
-    /// the meantime, another shard gets it.
+    /// the meantime, or gone offline although one was online, another shard gets it.
     pub(super) fn on_shared(
         &mut self,
         group: &Arc<GroupRoute>,
         index: u32,
+        online: bool,
         mut tried: ShardSet,
         encoding: &mut Encoding<'_>,
     ) {
-        if !self.deliver_to_member(group, index, encoding) {
+        if !self.deliver_to_member(group, index, online, encoding) {
             tried.insert(self.id);
             let topic_hash = self.shared.seed.hash(encoding.publication.topic);
             self.deal_to(group, topic_hash, tried, encoding, &mut Routed::default());
         }
     }
 
+    /// Delivers to the member that `index` hints at, or another one here; false if there is none,
+    /// or none online when that is asked for.
     fn deliver_to_member(
         &mut self,
         group: &GroupRoute,
         index: u32,
+        online: bool,
         encoding: &mut Encoding<'_>,
     ) -> bool {
         let sessions = &self.clients.sessions;
@@ -107,6 +115,9 @@ impl Broker {
         };
         let tag = self.group_tag(share, filter);
         let Subscriber { session, options, id } = member;
+        if online && !is_online(session) {
+            return false;
+        }
         let id = [id];
         let matched = Matched {
             options: options_of(options),

@@ -22,6 +22,7 @@ impl Broker {
         self.fired = fired;
         self.fetch_on();
         self.sweep_retained();
+        self.shared.routes.refresh();
         self.report();
     }
 
@@ -45,9 +46,9 @@ impl Broker {
                 self.stats.cross_shard_received.add(1);
                 self.deliver_here(None, &mut Encoding::of(&message));
             }
-            ShardMessage::Shared { group, message, index, tried } => {
+            ShardMessage::Shared { group, message, index, online, tried } => {
                 self.stats.cross_shard_received.add(1);
-                self.on_shared(&group, index, tried, &mut Encoding::of(&message));
+                self.on_shared(&group, index, online, tried, &mut Encoding::of(&message));
             }
             ShardMessage::Retain(message) => self.on_retain(message),
             ShardMessage::RetainedQuery(query) => self.on_retained_query(&query),

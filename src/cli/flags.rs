@@ -154,6 +154,12 @@ pub(super) struct Flags {
         default_value_t = Size(limits::MAX_OUTBOX_BYTES), value_parser = value::size(1024, TIB))]
     pub max_outbox_bytes: Size,
 
+    /// Bytes of packets that have not arrived in full, over all connections of one shard. Beyond
+    /// it the client that sends more is disconnected (MQTT 5: 0x97 Quota exceeded).
+    #[arg(long, value_name = "SIZE", help_heading = CONNECTIONS,
+        default_value_t = Size(limits::MAX_UNREAD_BYTES), value_parser = value::size(65_536, TIB))]
+    pub max_unread_bytes: Size,
+
     /// Largest packet that a client may send, all of its bytes counted; announced to MQTT 5
     /// clients. The protocol's own limit is 268435460
     #[arg(long, value_name = "SIZE", help_heading = PROTOCOL,

@@ -91,6 +91,9 @@ pub struct ConnectionSettings {
     /// `--max-outbox-bytes`: waiting to be written to one connection. At least
     /// [`ProtocolSettings::max_packet_size`].
     pub max_outbox_bytes: u64,
+    /// `--max-unread-bytes`: of packets not arrived in full, per shard. At least
+    /// [`ProtocolSettings::max_packet_size`].
+    pub max_unread_bytes: u64,
 }
 
 /// What MQTT clients may do.
@@ -313,6 +316,7 @@ impl Default for ConnectionSettings {
             send_timeout: limits::SEND_TIMEOUT,
             linger: limits::LINGER,
             max_outbox_bytes: limits::MAX_OUTBOX_BYTES,
+            max_unread_bytes: limits::MAX_UNREAD_BYTES,
         }
     }
 }

@@ -172,6 +172,7 @@ fn values_reach_their_fields() {
         send-timeout = "4s"
         linger = "500ms"
         max-outbox-bytes = "2MiB"
+        max-unread-bytes = "3MiB"
         max-packet-size = 65536
         receive-maximum = 11
         max-awaiting-rel = 12
@@ -235,6 +236,7 @@ fn values_reach_their_fields() {
             send_timeout: Duration::from_secs(4),
             linger: Duration::from_millis(500),
             max_outbox_bytes: 2 << 20,
+            max_unread_bytes: 3 << 20,
         },
         protocol: ProtocolSettings {
             max_packet_size: 65_536,

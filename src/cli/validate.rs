@@ -29,6 +29,7 @@ pub(super) fn settings(flags: &Flags, sources: &Sources<'_>) -> Result<Settings,
             send_timeout: flags.send_timeout.0,
             linger: flags.linger.0,
             max_outbox_bytes: flags.max_outbox_bytes.0,
+            max_unread_bytes: flags.max_unread_bytes.0,
         },
         protocol: protocol(flags)?,
         sessions: SessionSettings {
@@ -84,6 +85,7 @@ fn packets_fit(flags: &Flags) -> Result<(), CliError> {
     let packet = flags.max_packet_size;
     let holders = [
         ("--max-outbox-bytes", flags.max_outbox_bytes),
+        ("--max-unread-bytes", flags.max_unread_bytes),
         ("--max-queued-bytes", flags.max_queued_bytes),
         ("--max-retained-bytes", flags.max_retained_bytes),
     ];

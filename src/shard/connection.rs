@@ -2,21 +2,18 @@
 //! the broker core. There is one for every client, so what it holds while it waits is what a
 //! client costs.
 
-use std::{future::poll_fn, io, os::fd::AsFd, rc::Rc, task::Poll};
+use std::{future::poll_fn, io, net::SocketAddr, os::fd::AsFd, rc::Rc, task::Poll};
 
 use thin_vec::ThinVec;
 
 use super::{Arrival, Departure, Descriptor, Envelope, Shard};
 use crate::{
     broker::{ConnectionKey, NextStep},
+    limits,
     stats::CloseReason,
     topics::ShardId,
     transport::Socket,
 };
-
-/// The bytes that a turn may encode before it is ended early, so that memory stays in the
-/// processor's caches and outboxes do not fill up while their sockets are empty.
-const ENCODED_PER_TURN: usize = 256 * 1024;
 
 /// What the task does next.
 enum Step {
@@ -34,11 +31,12 @@ enum Step {
 
 impl Shard {
     /// Takes a connection in and spawns its task; `bytes` have been read from it already.
-    pub(super) fn open(self: &Rc<Self>, socket: Socket, peer: std::net::SocketAddr, bytes: &[u8]) {
+    pub(super) fn open(self: &Rc<Self>, socket: Socket, peer: SocketAddr, bytes: &[u8]) {
         let key = self.broker.borrow_mut().on_accepted(self.now(), peer);
         self.register(key, socket.as_fd());
         let shard = Rc::clone(self);
         let mut unread = ThinVec::from(bytes);
+        self.unread.set(self.unread.get() + bytes.len());
         // An `async` block holds each of these once; the parameters of an `async fn` are held
         // twice.
         monoio::spawn(async move {
@@ -58,10 +56,12 @@ impl Shard {
                         shard.handle_unread(key, &mut unread)
                     }
                     Step::HandOver(to) => {
+                        shard.unread.set(shard.unread.get() - unread.len());
                         shard.hand_over(key, socket, to, &unread);
                         return;
                     }
                     Step::Close(reason) => {
+                        shard.unread.set(shard.unread.get() - unread.len());
                         shard.closed(key, reason);
                         return;
                     }
@@ -93,20 +93,29 @@ impl Shard {
         if !unread.is_empty() {
             unread.extend_from_slice(bytes);
             drop(buffer);
+            self.unread.set(self.unread.get() + received);
             return self.handle_unread(key, unread);
         }
         let (consumed, step) = self.handle(key, bytes);
-        unread.extend_from_slice(bytes.get(consumed..).unwrap_or_default());
+        let rest = bytes.get(consumed..).unwrap_or_default();
+        if !rest.is_empty() {
+            unread.extend_from_slice(rest);
+            self.unread.set(self.unread.get() + rest.len());
+        }
         step
     }
 
     fn handle_unread(self: &Rc<Self>, key: ConnectionKey, unread: &mut ThinVec<u8>) -> Step {
         self.touch();
         let (consumed, step) = self.handle(key, unread);
+        self.unread.set(self.unread.get() - consumed);
         if consumed >= unread.len() {
             *unread = ThinVec::new();
         } else {
             unread.drain(..consumed);
+            if self.unread.get() as u64 > self.settings.connections.max_unread_bytes {
+                self.broker.borrow_mut().on_too_much_unread(self.now(), key);
+            }
         }
         step
     }
@@ -119,7 +128,7 @@ impl Shard {
         }
         let mut broker = self.broker.borrow_mut();
         let progress = broker.on_bytes(self.now(), key, bytes);
-        let full = broker.encoded_bytes() > ENCODED_PER_TURN;
+        let full = broker.encoded_bytes() > limits::ENCODED_PER_TURN;
         drop(broker);
         if full {
             self.end_turn();
@@ -162,7 +171,7 @@ impl Shard {
                     let arrival = Arrival { peer, descriptor, bytes: bytes.to_vec() };
                     self.stage(to, Envelope::Connection(Box::new(arrival)));
                 }
-                Err(_) => self.stats.handovers_failed.add(1),
+                Err(error) => self.lost(peer, &error.into()),
             }
             return;
         };
@@ -185,14 +194,19 @@ impl Shard {
                 self.stats.handovers_received.add(1);
                 self.open(socket, arrival.peer, &arrival.bytes);
             }
-            Err(error) => {
-                self.stats.handovers_failed.add(1);
-                if let Some(addresses) = &self.addresses {
-                    addresses.release(arrival.peer.ip());
-                }
-                tracing::warn!(peer = %arrival.peer, %error, "a connection was lost on its way to \
-                    its home shard; the client has to connect again");
-            }
+            Err(error) => self.lost(arrival.peer, &error),
+        }
+    }
+
+    /// A connection could not be taken in by the shard that it belongs to.
+    pub(super) fn lost(&self, peer: SocketAddr, error: &io::Error) {
+        self.stats.handovers_failed.add(1);
+        if let Some(addresses) = &self.addresses {
+            addresses.release(peer.ip());
+        }
+        if self.may_warn() {
+            tracing::warn!(%peer, %error, "a connection could not be taken in by its shard; the \
+                client has to connect again");
         }
     }
 

@@ -30,6 +30,7 @@ pub use server::{Server, StartError};
 use crate::{
     broker::{Broker, ConnectionKey, Now, ShardMessage},
     cli::Settings,
+    limits,
     mesh::{Endpoint, HandoverReceiver, HandoverSender},
     stats::ShardStats,
     transport::{Listener, Socket},
@@ -95,6 +96,10 @@ pub(crate) struct Shard {
     max_open: u64,
     sockets: RefCell<Vec<Slot>>,
     buffer: RefCell<Box<[u8]>>,
+    /// The bytes that connections hold of packets not handled yet.
+    unread: Cell<usize>,
+    /// The second in which a warning was logged last, and how many were.
+    warnings: Cell<(u64, u32)>,
     /// Tasks of connections that are not read from.
     paused: RefCell<HashMap<u32, Waker>>,
     /// Tasks that go on in the next turn.
@@ -203,6 +208,17 @@ impl Shard {
         if let Some(root) = &*self.root.borrow() {
             root.wake_by_ref();
         }
+    }
+
+    /// Whether a warning may be logged, for there are not too many of them; it is counted if not.
+    fn may_warn(&self) -> bool {
+        let second = self.now().monotonic / 1000;
+        let (last, count) = self.warnings.get();
+        let count = if last == second { count + 1 } else { 1 };
+        self.warnings.set((second, count));
+        let may = count <= limits::WARNINGS_PER_SECOND;
+        self.stats.log_lines_suppressed.add((!may).into());
+        may
     }
 
     /// Notes a connection's descriptor, for writing. Returns which use of the number it is.

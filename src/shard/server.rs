@@ -85,7 +85,6 @@ fn remedy(error: &io::Error) -> &'static str {
 struct Plan {
     settings: Arc<Settings>,
     config: Arc<Config>,
-    shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
     address_counts: Option<Arc<AddressCounts>>,
     driver: DriverKind,
@@ -117,7 +116,7 @@ impl Server {
         }
         let [a, b, c, d, random] = seeds;
         let max_shapes = settings.shards.max_filter_shapes;
-        let shared = Arc::new(Shared::new(count, max_shapes, HashSeed::new([a, b, c, d])));
+        let shared = Shared::new(count, max_shapes, HashSeed::new([a, b, c, d]));
         let plan = Arc::new(Plan {
             config: Arc::new(broker_config(&settings)),
             addresses: addresses.clone(),
@@ -129,19 +128,18 @@ impl Server {
             clock: Clock::new(),
             max_open: max_open(&settings, capacity),
             settings: Arc::clone(&settings),
-            shared: Arc::clone(&shared),
         });
         let endpoints = mesh::mesh(count, settings.shards.mesh_credit)?;
         let Some(sender) = endpoints.first().map(Endpoint::sender) else {
             return Err(io::Error::from(io::ErrorKind::InvalidInput).into());
         };
-        let shards = spawn(&plan, endpoints, random)?;
+        let shards = spawn(&plan, &shared, endpoints, random)?;
         Ok(Self {
             addresses,
             driver,
             sender,
             shards,
-            stats: shared.stats.clone(),
+            stats: shared.stats,
             shutdown_timeout: settings.shards.shutdown_timeout,
             _reserved: reserved,
         })
@@ -213,6 +211,7 @@ fn max_open(settings: &Settings, capacity: &Capacity) -> u64 {
 
 fn spawn(
     plan: &Arc<Plan>,
+    shared: &Shared,
     endpoints: Vec<Endpoint<Envelope>>,
     random: u64,
 ) -> Result<Vec<JoinHandle<io::Result<()>>>, StartError> {
@@ -236,11 +235,12 @@ fn spawn(
         let core = cores.get(id % cores.len().max(1)).copied();
         let core = core.filter(|_| plan.settings.shards.pin);
         let report = report.clone();
+        let shared = shared.clone();
         let thread = thread::Builder::new().name(format!("shard-{id}")).spawn(move || {
             if let Some(core) = core {
                 core_affinity::set_for_current(core);
             }
-            run_shard(&plan, endpoint, handover, random.wrapping_add(id as u64), &report)
+            run_shard(&plan, shared, endpoint, handover, random.wrapping_add(id as u64), &report)
         })?;
         threads.push(thread);
     }
@@ -256,6 +256,7 @@ type Report = mpsc::Sender<Result<(), StartError>>;
 /// The life of one shard's thread.
 fn run_shard(
     plan: &Plan,
+    shared: Shared,
     endpoint: Endpoint<Envelope>,
     handover: Option<(Vec<HandoverSender>, HandoverReceiver)>,
     random: u64,
@@ -267,7 +268,7 @@ fn run_shard(
     }
     let settings = &plan.settings;
     plan.driver.run(async {
-        let (shard, wake) = match make_shard(plan, endpoint, handover, random) {
+        let (shard, wake) = match make_shard(plan, shared, endpoint, handover, random) {
             Ok(shard) => shard,
             Err(error) => {
                 let _ = report.send(Err(error.into()));
@@ -296,6 +297,7 @@ fn run_shard(
 
 fn make_shard(
     plan: &Plan,
+    shared: Shared,
     endpoint: Endpoint<Envelope>,
     handover: Option<(Vec<HandoverSender>, HandoverReceiver)>,
     random: u64,
@@ -303,7 +305,8 @@ fn make_shard(
     let id = endpoint.id();
     let now = plan.clock.now();
     let authenticator = Anonymous { allowed: plan.settings.listeners.allow_anonymous };
-    let (config, shared) = (Arc::clone(&plan.config), Arc::clone(&plan.shared));
+    let config = Arc::clone(&plan.config);
+    let (stats, all_stats) = (shared.stats.get(id).cloned(), shared.stats.clone());
     let shard_id = ShardId(id as u16);
     let broker = Broker::new(shard_id, config, shared, Box::new(authenticator), now, random);
     let wake = Socket::duplicate(endpoint.wake_fd())?;
@@ -318,12 +321,14 @@ fn make_shard(
             next_token: Cell::new((id as u64) << 48),
             waiting: RefCell::new(VecDeque::new()),
         }),
-        stats: plan.shared.stats.get(id).cloned().unwrap_or_default(),
-        all_stats: plan.shared.stats.clone(),
+        stats: stats.unwrap_or_default(),
+        all_stats,
         addresses: plan.address_counts.clone(),
         listeners: RefCell::default(),
         max_open: plan.max_open,
         sockets: RefCell::default(),
+        unread: Cell::new(0),
+        warnings: Cell::new((0, 0)),
         buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
         paused: RefCell::new(HashMap::new()),
         next_turn: RefCell::default(),

@@ -22,8 +22,6 @@ const SLICES: usize = 64;
 const LONGEST_SLEEP: Duration = Duration::from_millis(250);
 /// And no shorter.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(10);
-/// The batches taken from the mailbox before the outboxes are written.
-const BATCHES_PER_TURN: usize = 256;
 
 impl Shard {
     /// The root future: ends each turn, and is ready when the shard has drained.
@@ -118,8 +116,13 @@ impl Shard {
 
     /// Takes in what other shards have sent.
     pub(super) fn receive_mail(self: &Rc<Self>) {
-        for _ in 0..BATCHES_PER_TURN {
+        // All that is there, for it happened before what this shard does next. Senders that go on
+        // sending meanwhile get no further than their credit.
+        let credit = self.settings.shards.mesh_credit as usize;
+        let mut left = credit.saturating_mul(self.endpoint.shards());
+        while left > 0 {
             let Some(batch) = self.endpoint.receive() else { break };
+            left = left.saturating_sub(batch.items.len());
             for envelope in batch.items {
                 match envelope {
                     Envelope::Mail(mail) => self.broker.borrow_mut().on_mail(self.now(), mail),
@@ -193,11 +196,7 @@ impl Shard {
                     waiting.push_front(Departure { to, token, socket, arrival });
                     return;
                 }
-                Some(Err(SendError::Io(error))) => {
-                    self.stats.handovers_failed.add(1);
-                    tracing::warn!(peer = %arrival.peer, %error, "a connection could not be \
-                        handed to its home shard; the client has to connect again");
-                }
+                Some(Err(SendError::Io(error))) => self.lost(arrival.peer, &error),
                 None => {}
             }
         }

@@ -1,13 +1,15 @@
 //! Shared subscriptions over all shards: which groups match, and whose turn it is.
 
+use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
-use papaya::{Compute, HashMap, Operation};
+use hashbrown::HashTable;
 
 use super::name::{TopicError, matches};
-use super::route::{ByFingerprint, for_each_fingerprint};
+use super::route::for_each_fingerprint;
+use super::segments::{SegmentCache, Segments};
 use super::shape::{FilterKey, HashSeed, Shape};
 use super::shape_slots::ShapeSlots;
 use super::shard_set::{MAX_SHARDS, ShardId, ShardSet};
@@ -46,19 +48,31 @@ pub struct Pick {
     pub online: bool,
 }
 
-/// The groups of shared subscriptions, shared by all shards. Reading takes no lock.
+/// A segment is copied when a group comes or goes: so many that this stays cheap with very many
+/// groups.
+const SEGMENTS: usize = 256;
+const SEGMENT_BITS: u32 = SEGMENTS.trailing_zeros();
+
+/// The groups of shared subscriptions. One shard makes the table, every other shard gets a clone:
+/// clones are one table. Reading takes no lock, but for the moment after a group came or went.
 #[derive(Debug)]
 pub struct GroupTable {
+    shared: Arc<Shared>,
+    cache: RefCell<SegmentCache<Groups>>,
+}
+
+#[derive(Debug)]
+struct Shared {
     seed: HashSeed,
     shards: usize,
     shapes: ShapeSlots,
-    /// The number of groups that have a member.
     groups: CachePadded<AtomicUsize>,
-    /// The groups by the fingerprint of their topic filter.
-    by_filter: ByFingerprint<Groups>,
+    by_filter: Segments<Groups>,
 }
 
-type Groups = Arc<[Arc<GroupRoute>]>;
+/// Groups by the fingerprint of their topic filter.
+#[derive(Debug, Clone, Default)]
+struct Groups(HashTable<(u64, Arc<[Arc<GroupRoute>]>)>);
 
 /// One group: a share name, a topic filter, and how many members it has on which shard.
 #[derive(Debug)]
@@ -66,9 +80,6 @@ pub struct GroupRoute {
     share: Box<str>,
     filter: Box<str>,
     shape: Shape,
-    /// Members over all shards. A group that has come to 0 stays dead, and is taken out of the
-    /// table by whoever took the last member; a new member then makes a new group.
-    members: AtomicU32,
     /// For every shard its [`Counts`]. Only the shard itself writes its own.
     by_shard: Box<[AtomicU64]>,
     /// Turns taken.
@@ -88,32 +99,35 @@ impl GroupTable {
     /// An empty table for shards 0 to `shards - 1`. The seed must be that of the filter indexes.
     #[must_use]
     pub fn new(seed: HashSeed, shards: usize, max_shapes: usize) -> Self {
-        Self {
+        let shared = Shared {
             seed,
             shards: shards.min(MAX_SHARDS),
             shapes: ShapeSlots::new(max_shapes),
             groups: CachePadded::default(),
-            by_filter: HashMap::default(),
-        }
+            by_filter: Segments::new(SEGMENTS),
+        };
+        let cache = RefCell::new(shared.by_filter.cache());
+        Self { shared: Arc::new(shared), cache }
     }
 
     /// Whether there is no group: one relaxed load.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.groups.load(Ordering::Relaxed) == 0
+        self.len() == 0
     }
 
-    /// The number of groups.
+    /// The number of groups: one relaxed load.
+    #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
-        self.groups.load(Ordering::Relaxed)
+        self.shared.groups.load(Ordering::Relaxed)
     }
 
     /// The key under which [`GroupTable::join`] and the other calls know a topic filter.
     #[must_use]
     pub fn key(&self, filter: &str) -> FilterKey {
-        FilterKey::of(&self.seed, filter)
+        FilterKey::of(&self.shared.seed, filter)
     }
 
     /// Adds a member on a shard. To be called by the shard itself, once per session and group,
@@ -131,12 +145,28 @@ impl GroupTable {
         key: &FilterKey,
         online: bool,
     ) -> Result<(), TopicError> {
-        let shape = key.shape.filter(|_| shard.index() < self.shards);
+        let Shared { shards, shapes, by_filter, groups, .. } = &*self.shared;
+        let shape = key.shape.filter(|_| shard.index() < *shards);
         let shape = shape.ok_or(TopicError::TooManyShapes)?;
-        if shape.is_wildcard() && !self.shapes.acquire(shard, shape) {
+        if shape.is_wildcard() && !shapes.acquire(shard, shape) {
             return Err(TopicError::TooManyShapes);
         }
-        let joined = self.join_or_make(shard, share, filter, key, online);
+        let joined = by_filter.change(segment(key), |present| {
+            if let Some(group) = present.find(share, filter, key) {
+                group.change(shard, 1, i32::from(online));
+                return (None, Ok(()));
+            }
+            let of_filter = present.of(key.fingerprint);
+            if of_filter.len() >= MAX_GROUPS_PER_FILTER {
+                return (None, Err(TopicError::TooManyGroups));
+            }
+            let group = GroupRoute::new(share, filter, shape, *shards);
+            group.change(shard, 1, i32::from(online));
+            groups.fetch_add(1, Ordering::Relaxed);
+            let of_filter = of_filter.iter().cloned().chain([Arc::new(group)]).collect();
+            (Some(present.with(key.fingerprint, of_filter)), Ok(()))
+        });
+        let joined = joined.unwrap_or(Ok(()));
         if joined.is_err() {
             self.release(shard, shape);
         }
@@ -145,20 +175,25 @@ impl GroupTable {
 
     /// Takes out a member that had joined; `online` is what it was last said to be.
     pub fn leave(&self, shard: ShardId, share: &str, filter: &str, key: &FilterKey, online: bool) {
-        let Some(group) = self.find(share, filter, key) else { return };
-        if !group.change(shard, -1, -i32::from(online)) {
-            return;
-        }
-        if group.members.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.groups.fetch_sub(1, Ordering::AcqRel);
-            self.sweep(key);
-        }
-        if let Some(shape) = key.shape {
+        let left = self.shared.by_filter.change(segment(key), |present| {
+            let group = present.find(share, filter, key);
+            let Some(group) = group.filter(|it| it.change(shard, -1, -i32::from(online))) else {
+                return (None, false);
+            };
+            if group.members() > 0 {
+                return (None, true);
+            }
+            self.shared.groups.fetch_sub(1, Ordering::Relaxed);
+            let others = present.of(key.fingerprint).iter().filter(|it| !Arc::ptr_eq(it, group));
+            (Some(present.with(key.fingerprint, others.cloned().collect())), true)
+        });
+        if let (Some(true), Some(shape)) = (left, key.shape) {
             self.release(shard, shape);
         }
     }
 
-    /// Notes that a member on a shard came online or went offline.
+    /// Notes that a member on a shard came online or went offline. To be called by the shard
+    /// itself.
     pub fn set_online(
         &self,
         shard: ShardId,
@@ -167,122 +202,91 @@ impl GroupTable {
         key: &FilterKey,
         online: bool,
     ) {
-        if let Some(group) = self.find(share, filter, key) {
+        let mut cache = self.cache.borrow_mut();
+        let groups = self.shared.by_filter.read(segment(key), &mut cache);
+        if let Some(group) = groups.and_then(|groups| groups.find(share, filter, key)) {
             group.change(shard, 0, if online { 1 } else { -1 });
         }
     }
 
     /// Appends the groups whose filter matches a valid topic name.
-    pub fn matching(&self, topic: &str, out: &mut Vec<Arc<GroupRoute>>) {
-        self.for_each_matching(topic, |group| out.push(Arc::clone(group)));
-    }
-
-    /// Calls back with the groups whose filter matches a valid topic name, without touching their
-    /// reference counts.
     #[inline]
-    pub fn for_each_matching(&self, topic: &str, mut found: impl FnMut(&Arc<GroupRoute>)) {
-        if self.is_empty() {
-            return;
+    pub fn matching(&self, topic: &str, out: &mut Vec<Arc<GroupRoute>>) {
+        if !self.is_empty() {
+            self.matching_any(topic, out);
         }
-        let map = self.by_filter.pin();
+    }
+
+    fn matching_any(&self, topic: &str, out: &mut Vec<Arc<GroupRoute>>) {
+        let Shared { seed, shapes, by_filter, .. } = &*self.shared;
+        let mut cache = self.cache.borrow_mut();
         let mut look_up = |shape: Shape, fingerprint: u64| {
-            for group in map.get(&fingerprint).into_iter().flat_map(|groups| groups.iter()) {
-                // Without the shape, a group could be found under two of them by coincidence.
-                if group.is_live() && group.shape == shape && matches(&group.filter, topic) {
-                    found(group);
-                }
-            }
+            let key = FilterKey { shape: Some(shape), fingerprint };
+            let Some(groups) = by_filter.read(segment(&key), &mut cache) else { return };
+            let of_filter = groups.of(fingerprint).iter();
+            // Without the shape, a group could be found under two of them by coincidence.
+            let found = of_filter.filter(|it| it.shape == shape && matches(&it.filter, topic));
+            out.extend(found.cloned());
         };
-        look_up(Shape::EXACT, self.seed.hash(topic));
-        for_each_fingerprint(&self.shapes, &self.seed, topic, look_up);
-    }
-
-    fn find(&self, share: &str, filter: &str, key: &FilterKey) -> Option<Arc<GroupRoute>> {
-        let map = self.by_filter.pin();
-        let groups = map.get(&key.fingerprint)?;
-        groups.iter().find(|group| group.is_live() && group.is(share, filter)).cloned()
-    }
-
-    fn join_or_make(
-        &self,
-        shard: ShardId,
-        share: &str,
-        filter: &str,
-        key: &FilterKey,
-        online: bool,
-    ) -> Result<(), TopicError> {
-        let shape = key.shape.unwrap_or(Shape::EXACT);
-        loop {
-            if let Some(group) = self.find(share, filter, key)
-                && group.join_live()
-            {
-                group.change(shard, 1, i32::from(online));
-                return Ok(());
-            }
-            let new = Arc::new(GroupRoute::new(share, filter, shape, self.shards, shard, online));
-            let map = self.by_filter.pin();
-            let outcome = map.compute(key.fingerprint, |entry| {
-                let old = entry.map(|(_, groups)| &**groups).unwrap_or_default();
-                let live = || old.iter().filter(|group| group.is_live());
-                if live().any(|group| group.is(share, filter)) {
-                    return Operation::Abort(None);
-                }
-                if live().count() >= MAX_GROUPS_PER_FILTER {
-                    return Operation::Abort(Some(TopicError::TooManyGroups));
-                }
-                Operation::Insert(live().chain([&new]).cloned().collect::<Groups>())
-            });
-            match outcome {
-                Compute::Aborted(Some(error)) => return Err(error),
-                // Another shard made the group a moment ago: join that one.
-                Compute::Aborted(None) => {}
-                _ => {
-                    self.groups.fetch_add(1, Ordering::AcqRel);
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    /// Drops the dead groups of a filter.
-    fn sweep(&self, key: &FilterKey) {
-        self.by_filter.pin().compute(key.fingerprint, |entry| {
-            let Some((_, groups)) = entry else { return Operation::Abort(()) };
-            if groups.iter().all(|group| group.is_live()) {
-                return Operation::Abort(());
-            }
-            let live: Groups = groups.iter().filter(|group| group.is_live()).cloned().collect();
-            if live.is_empty() { Operation::Remove } else { Operation::Insert(live) }
-        });
+        look_up(Shape::EXACT, seed.hash(topic));
+        for_each_fingerprint(shapes, seed, topic, look_up);
     }
 
     fn release(&self, shard: ShardId, shape: Shape) {
         if shape.is_wildcard() {
-            self.shapes.release(shard, shape);
+            self.shared.shapes.release(shard, shape);
         }
     }
 }
 
+impl Clone for GroupTable {
+    fn clone(&self) -> Self {
+        let shared = Arc::clone(&self.shared);
+        Self { cache: RefCell::new(shared.by_filter.cache()), shared }
+    }
+}
+
+impl Groups {
+    #[inline]
+    fn of(&self, fingerprint: u64) -> &[Arc<GroupRoute>] {
+        self.0.find(fingerprint, |it| it.0 == fingerprint).map_or(&[], |it| &it.1)
+    }
+
+    fn find(&self, share: &str, filter: &str, key: &FilterKey) -> Option<&Arc<GroupRoute>> {
+        let mut groups = self.of(key.fingerprint).iter();
+        groups.find(|group| *group.share == *share && *group.filter == *filter)
+    }
+
+    /// A copy with other groups under a fingerprint.
+    fn with(&self, fingerprint: u64, groups: Arc<[Arc<GroupRoute>]>) -> Self {
+        let mut table = self.0.clone();
+        if let Ok(old) = table.find_entry(fingerprint, |it| it.0 == fingerprint) {
+            old.remove();
+        }
+        if !groups.is_empty() {
+            table.insert_unique(fingerprint, (fingerprint, groups), |it| it.0);
+        }
+        Self(table)
+    }
+}
+
+/// The segment that a filter's groups are in. The segment's own table uses the lowest and the
+/// highest bits.
+#[inline]
+fn segment(key: &FilterKey) -> usize {
+    (key.fingerprint >> 32) as usize & ((1 << SEGMENT_BITS) - 1)
+}
+
 impl GroupRoute {
-    fn new(
-        share: &str,
-        filter: &str,
-        shape: Shape,
-        shards: usize,
-        first: ShardId,
-        online: bool,
-    ) -> Self {
-        let group = Self {
+    fn new(share: &str, filter: &str, shape: Shape, shards: usize) -> Self {
+        Self {
             share: share.into(),
             filter: filter.into(),
             shape,
-            members: AtomicU32::new(1),
             by_shard: (0..shards).map(|_| AtomicU64::new(0)).collect(),
             turns: CachePadded::default(),
             sticky: AtomicU64::new(0),
-        };
-        group.change(first, 1, i32::from(online));
-        group
+        }
     }
 
     /// The share name.
@@ -300,7 +304,7 @@ impl GroupRoute {
     /// The number of members over all shards.
     #[must_use]
     pub fn members(&self) -> u32 {
-        self.members.load(Ordering::Relaxed)
+        self.counts().map(|(_, counts)| counts.members).sum()
     }
 
     /// The number of members over all shards that are online.
@@ -359,23 +363,6 @@ impl GroupRoute {
             }
             Some(Pick { shard, index, online })
         })
-    }
-
-    fn is(&self, share: &str, filter: &str) -> bool {
-        *self.share == *share && *self.filter == *filter
-    }
-
-    fn is_live(&self) -> bool {
-        self.members.load(Ordering::Acquire) > 0
-    }
-
-    /// Counts one more member, unless the group is dead.
-    fn join_live(&self) -> bool {
-        self.members
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |members| {
-                (members > 0).then_some(members + 1)
-            })
-            .is_ok()
     }
 
     /// Changes a shard's counts; false when that would take a member that is not there.

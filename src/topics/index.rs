@@ -1,9 +1,9 @@
 //! The filters of one shard: which of them match a topic, and who subscribed to each.
 
 use hashbrown::HashTable;
-use slab::Slab;
 
 use super::name::matches_bytes;
+use super::pages::Pages;
 use super::shape::{FilterKey, HashSeed, LevelHashes, Shape};
 use super::subscribers::{Removed, SessionKey, Subscriber, Subscribers};
 use super::trie::FilterTrie;
@@ -45,7 +45,7 @@ pub struct Unsubscribed {
 pub struct FilterIndex {
     seed: HashSeed,
     max_shapes: usize,
-    entries: Slab<Entry>,
+    entries: Pages<Entry>,
     exact: HashTable<u32>,
     /// The wildcard shapes in use.
     shapes: Vec<ShapeFilters>,
@@ -81,7 +81,7 @@ enum FilterText {
 }
 
 const _: () = assert!(size_of::<Entry>() == 64, "a million filters are a million of these");
-const _: () = assert!(size_of::<Option<Entry>>() == 64, "the slab's mark of a free slot is free");
+const _: () = assert!(size_of::<Option<Entry>>() == 64, "the mark of a free slot costs nothing");
 
 impl FilterIndex {
     /// An empty index that finds filters of up to `max_shapes` wildcard shapes by hash.
@@ -91,7 +91,7 @@ impl FilterIndex {
             trie: FilterTrie::new(seed.clone()),
             seed,
             max_shapes,
-            entries: Slab::new(),
+            entries: Pages::new(),
             exact: HashTable::new(),
             shapes: Vec::new(),
             deepest: 0,
@@ -106,7 +106,7 @@ impl FilterIndex {
         if let Some(id) = self.find_by(&key, filter.as_bytes()) {
             let existed = self
                 .entries
-                .get_mut(id.0 as usize)
+                .get_mut(id.0)
                 .is_some_and(|entry| entry.subscribers.insert(subscriber).is_some());
             self.subscriptions += usize::from(!existed);
             return Subscribed { filter: id, existed, first: None };
@@ -121,7 +121,7 @@ impl FilterIndex {
     pub fn unsubscribe(&mut self, filter: FilterId, session: SessionKey) -> Unsubscribed {
         let removed = self
             .entries
-            .get_mut(filter.0 as usize)
+            .get_mut(filter.0)
             .map_or(Removed::Absent, |entry| entry.subscribers.remove(session));
         self.subscriptions -= usize::from(removed != Removed::Absent);
         let last = if removed == Removed::Last { self.drop_filter(filter) } else { None };
@@ -137,7 +137,7 @@ impl FilterIndex {
     /// The text of a filter; empty for an identifier that is not in use.
     #[must_use]
     pub fn filter(&self, filter: FilterId) -> &str {
-        let bytes = self.entries.get(filter.0 as usize).map_or(&[][..], Entry::filter);
+        let bytes = self.entries.get(filter.0).map_or(&[][..], Entry::filter);
         std::str::from_utf8(bytes).unwrap_or_default()
     }
 
@@ -146,7 +146,7 @@ impl FilterIndex {
     #[inline]
     #[must_use]
     pub fn subscribers(&self, filter: FilterId) -> &[Subscriber] {
-        self.entries.get(filter.0 as usize).map_or(&[], |entry| entry.subscribers.as_slice())
+        self.entries.get(filter.0).map_or(&[], |entry| entry.subscribers.as_slice())
     }
 
     /// Appends the filters that match a topic name, each once, in no particular order.
@@ -194,7 +194,7 @@ impl FilterIndex {
         for ShapeFilters { shape, filters } in &self.shapes {
             let Some(hash) = levels.fingerprint(*shape) else { continue };
             let found = filters.find(hash, |&at| {
-                self.entries.get(at as usize).is_some_and(|entry| {
+                self.entries.get(at).is_some_and(|entry| {
                     entry.fingerprint == hash && matches_bytes(entry.filter(), topic.as_bytes())
                 })
             });
@@ -214,7 +214,7 @@ impl FilterIndex {
     fn other_needs(&self, key: &FilterKey) -> bool {
         let Some(shape) = key.shape else { return false };
         let same = |&at: &u32| {
-            self.entries.get(at as usize).is_some_and(|entry| {
+            self.entries.get(at).is_some_and(|entry| {
                 entry.fingerprint == key.fingerprint
                     && Shape::of_bytes(entry.filter()) == Some(shape)
             })
@@ -236,8 +236,7 @@ impl FilterIndex {
             subscribers: Subscribers::One(subscriber),
             filter: FilterText::new(filter),
         };
-        // 2^32 entries are 256 GiB of them.
-        let at = self.entries.insert(entry) as u32;
+        let at = self.entries.insert(entry);
         let shaped = key.shape.filter(|&shape| self.make_table(shape));
         if shaped.is_none() {
             self.trie.insert(filter, FilterId(at));
@@ -269,7 +268,7 @@ impl FilterIndex {
     }
 
     fn drop_filter(&mut self, filter: FilterId) -> Option<FilterKey> {
-        let entry = self.entries.get(filter.0 as usize)?;
+        let entry = self.entries.get(filter.0)?;
         let shape = Shape::of_bytes(entry.filter());
         let key = FilterKey { shape, fingerprint: entry.fingerprint };
         let from_shape = match shape {
@@ -288,10 +287,7 @@ impl FilterIndex {
             self.shapes.retain(|filters| !filters.filters.is_empty());
             self.deepest = self.shapes.iter().map(|it| it.shape.levels()).max().unwrap_or(0);
         }
-        self.entries.remove(filter.0 as usize);
-        if self.entries.is_empty() {
-            self.entries = Slab::new();
-        }
+        self.entries.remove(filter.0);
         (!self.other_needs(&key)).then_some(key)
     }
 }
@@ -322,25 +318,23 @@ impl FilterText {
 #[inline]
 fn find_text(
     table: &HashTable<u32>,
-    entries: &Slab<Entry>,
+    entries: &Pages<Entry>,
     hash: u64,
     text: &[u8],
 ) -> Option<FilterId> {
     let same = |&at: &u32| {
-        entries
-            .get(at as usize)
-            .is_some_and(|entry| entry.fingerprint == hash && entry.filter() == text)
+        entries.get(at).is_some_and(|entry| entry.fingerprint == hash && entry.filter() == text)
     };
     table.find(hash, same).map(|&at| FilterId(at))
 }
 
-fn fingerprint(entries: &Slab<Entry>, at: u32) -> u64 {
-    entries.get(at as usize).map_or(0, |entry| entry.fingerprint)
+fn fingerprint(entries: &Pages<Entry>, at: u32) -> u64 {
+    entries.get(at).map_or(0, |entry| entry.fingerprint)
 }
 
 /// Takes a filter out of a table; says whether it was there. A table that has become much too
 /// large is made smaller.
-fn take(table: &mut HashTable<u32>, entries: &Slab<Entry>, filter: FilterId) -> bool {
+fn take(table: &mut HashTable<u32>, entries: &Pages<Entry>, filter: FilterId) -> bool {
     let Ok(slot) = table.find_entry(fingerprint(entries, filter.0), |&at| at == filter.0) else {
         return false;
     };

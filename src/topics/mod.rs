@@ -7,8 +7,8 @@
 //! |---|---|---|
 //! | is this name or filter allowed? | [`validate_topic_name`], [`validate_topic_filter`], [`parse_shared`] | |
 //! | which filters of this shard match? | [`FilterIndex`] | once per shard |
-//! | which shards have a filter that matches? | [`RouteTable`] | once, shared |
-//! | which shared-subscription groups match, and whose turn is it? | [`GroupTable`], [`GroupRoute`] | once, shared |
+//! | which shards have a filter that matches? | [`RouteTable`] | a clone per shard |
+//! | which shared-subscription groups match, and whose turn is it? | [`GroupTable`], [`GroupRoute`] | a clone per shard |
 //! | which member on this shard? | [`SharedGroups`] | once per shard |
 //! | which retained messages does a new subscription get? | [`Retained`] | once per shard |
 //!
@@ -21,15 +21,19 @@
 //! hashes are computed once per topic, and only when a wildcard shape is in use. Shapes are
 //! capped, for a client can invent thousands; filters beyond the cap go to a level trie.
 
+mod bytes;
 mod group;
 mod index;
 mod name;
+mod pages;
 mod retained;
 mod route;
+mod segments;
 mod shape;
 mod shape_slots;
 mod shard_set;
 mod shared;
+mod slots;
 mod subscribers;
 #[cfg(test)]
 mod testing;

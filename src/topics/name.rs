@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use super::bytes::{equal, words};
+
 /// The longest topic name or topic filter in bytes of UTF-8 [MQTT-4.7.3-3].
 pub const MAX_TOPIC_BYTES: usize = 65_535;
 
@@ -61,22 +63,18 @@ pub enum TopicError {
 pub fn validate_topic_name(name: &str, max_levels: usize) -> Result<(), TopicError> {
     let bytes = name.as_bytes();
     check_length(bytes)?;
-    let mut slashes = 0;
-    // A run short enough for counts in bytes, which the compiler turns into vector instructions.
-    for run in bytes.chunks(128) {
-        let (mut forbidden, mut slashes_in_run) = (false, 0u8);
-        for &byte in run {
-            forbidden |= (byte == b'+') | (byte == b'#') | (byte == 0);
-            slashes_in_run += u8::from(byte == b'/');
-        }
-        if forbidden {
-            return Err(if bytes.contains(&0) {
-                TopicError::NullCharacter
-            } else {
-                TopicError::WildcardInName
-            });
-        }
-        slashes += usize::from(slashes_in_run);
+    let (mut slashes, mut forbidden) = (0, 0);
+    for word in words(bytes) {
+        slashes += equal(word, b'/').count_ones() as usize;
+        // `+` and `#` differ in one bit.
+        forbidden |= equal(word | u64::from_ne_bytes([b'+' ^ b'#'; 8]), b'+') | equal(word, 0);
+    }
+    if forbidden != 0 {
+        return Err(if bytes.contains(&0) {
+            TopicError::NullCharacter
+        } else {
+            TopicError::WildcardInName
+        });
     }
     if slashes >= max_levels {
         return Err(TopicError::TooManyLevels { max: max_levels });

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use ahash::RandomState;
 
+use super::bytes::separators;
 use super::name::is_reserved;
 
 /// The most levels, `#` not counted, that a wildcard filter with a [`Shape`] can have.
@@ -235,25 +236,16 @@ impl<'a> LevelHashes<'a> {
         let topic = topic.as_bytes();
         let mut hashes =
             Self { seed, sums: [0; MAX_SHAPE_LEVELS + 1], levels: 0, reserved: is_reserved(topic) };
-        let (mut rest, mut sum) = (Some(topic), 0);
+        let (mut start, mut sum) = (0, 0);
+        let mut ends = separators(topic).chain([topic.len()]);
         for (at, slot) in hashes.sums.iter_mut().skip(1).take(deepest).enumerate() {
-            let Some(bytes) = rest else { break };
-            let level = match bytes.iter().position(|&byte| byte == b'/') {
-                Some(end) => {
-                    let (level, tail) = bytes.split_at(end);
-                    rest = tail.get(1..);
-                    level
-                }
-                None => {
-                    rest = None;
-                    bytes
-                }
-            };
-            sum ^= seed.hash_level(at, level);
+            let Some(end) = ends.next() else { return hashes };
+            sum ^= seed.hash_level(at, topic.get(start..end).unwrap_or_default());
             *slot = sum;
+            start = end + 1;
             hashes.levels += 1;
         }
-        hashes.levels += usize::from(rest.is_some());
+        hashes.levels += usize::from(ends.next().is_some());
         hashes
     }
 

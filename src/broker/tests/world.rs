@@ -23,7 +23,7 @@ type Batch = (Vec<ShardMessage>, u32);
 
 pub struct World {
     pub brokers: Vec<Broker>,
-    pub shared: Arc<Shared>,
+    pub shared: Shared,
     pub peers: Vec<Peer>,
     pub now: Now,
     /// Whether [`World::settle`] delivers mail.
@@ -55,10 +55,10 @@ impl World {
         change(&mut config);
         let config = Arc::new(config);
         let seed = HashSeed::new([1, 2, 3, 4]);
-        let shared = Arc::new(Shared::new(shards, config.max_filter_shapes, seed));
+        let shared = Shared::new(shards, config.max_filter_shapes, seed);
         let now = Now { monotonic: 1_000, unix: 1_700_000_000_000 };
         let brokers = (0..shards as u16).map(ShardId).map(|id| {
-            let (config, shared) = (Arc::clone(&config), Arc::clone(&shared));
+            let (config, shared) = (Arc::clone(&config), shared.clone());
             Broker::new(id, config, shared, auth(), now, 7 + u64::from(id.0))
         });
         let mut world = Self {

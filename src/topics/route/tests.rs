@@ -111,7 +111,7 @@ proptest! {
         }
         shards.unsubscribe_all();
         prop_assert!(shards.table.is_empty());
-        prop_assert_eq!(shards.table.shapes.iter().count(), 0);
+        prop_assert_eq!(shards.table.shared.shapes.iter().count(), 0);
     }
 
     #[test]
@@ -143,7 +143,7 @@ fn shards_that_race_lose_no_mark() {
         let start = Barrier::new(RACERS);
         thread::scope(|scope| {
             for shard in 0..RACERS {
-                let (table, start) = (&table, &start);
+                let (table, start) = (table.clone(), &start);
                 scope.spawn(move || {
                     let mut rng = fastrand::Rng::with_seed(shard as u64);
                     let mut index = FilterIndex::new(seed(), 64);
@@ -153,10 +153,10 @@ fn shards_that_race_lose_no_mark() {
                         let filter = filters[rng.usize(..filters.len())];
                         if let Some(at) = mine.iter().position(|&it| it == filter) {
                             mine.swap_remove(at);
-                            unsubscribe(table, shard, &mut index, filter);
+                            unsubscribe(&table, shard, &mut index, filter);
                         } else {
                             mine.push(filter);
-                            subscribe(table, shard, &mut index, filter);
+                            subscribe(&table, shard, &mut index, filter);
                         }
                         for topic in topics {
                             let named = table.shards_for(topic).contains(ShardId(shard as u16));
@@ -166,13 +166,13 @@ fn shards_that_race_lose_no_mark() {
                         }
                     }
                     for filter in mine {
-                        unsubscribe(table, shard, &mut index, filter);
+                        unsubscribe(&table, shard, &mut index, filter);
                     }
                 });
             }
         });
         assert!(table.is_empty());
-        assert_eq!(table.shapes.iter().count(), 0);
+        assert_eq!(table.shared.shapes.iter().count(), 0);
         assert!(topics.iter().all(|topic| table.shards_for(topic).is_empty()));
     }
 }
@@ -187,16 +187,16 @@ fn a_lasting_filter_is_named_while_others_come_and_go() {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let churn = |shard: usize| {
-            let (table, done) = (&table, &done);
+            let (table, done) = (table.clone(), &done);
             move || {
                 let mut index = FilterIndex::new(seed(), 64);
                 for round in 0..3_000 {
                     let noise = format!("noise/{round}");
                     for filter in ["a/b", "c/+", "+/b", &noise] {
-                        subscribe(table, shard, &mut index, filter);
+                        subscribe(&table, shard, &mut index, filter);
                     }
                     for filter in ["c/+", "a/b", "+/b", &noise] {
-                        unsubscribe(table, shard, &mut index, filter);
+                        unsubscribe(&table, shard, &mut index, filter);
                     }
                 }
                 done.store(true, Ordering::Release);
