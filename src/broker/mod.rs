@@ -355,6 +355,9 @@ impl Broker {
         let was_full = connection.queued() > self.config.max_outbox_bytes / 2
             || connection.outbox.as_ref().is_some_and(|outbox| outbox.is_blocked());
         let empty = self.clients.out.written(&mut connection.outbox, bytes, now);
+        if connection.state == connection::State::Closing {
+            connection.last_packet = receive::tenths(now);
+        }
         if was_full {
             self.on_drained(key);
         }
