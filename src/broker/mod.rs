@@ -383,6 +383,11 @@ impl Broker {
         self.clients.out.end_turn();
     }
 
+    /// Whether a connection is not to be read from until [`Effect::Resume`].
+    pub fn is_paused(&self, key: ConnectionKey) -> bool {
+        self.clients.connections.get(key.index()).is_some_and(|c| c.paused)
+    }
+
     /// Whether anything waits to be written on a connection.
     pub fn has_queued(&self, key: ConnectionKey) -> bool {
         self.clients.connections.get(key.index()).is_some_and(|c| c.outbox.is_some())
