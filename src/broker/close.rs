@@ -104,6 +104,7 @@ impl Broker {
         let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
         connection.state = State::Closing;
         connection.finishing = true;
+        connection.last_packet = tenths(self.now.monotonic);
         connection.extra().cause = Some(cause);
         if std::mem::take(&mut connection.paused) {
             self.effects.push(Effect::Resume(key));

@@ -152,6 +152,10 @@ impl Broker {
         self.send_connack(key, connect, session_present, assigned.as_deref(), data);
         self.stats.clients_connected.add(1);
         self.stats.sessions_resumed.add(session_present.into());
+        if self.clients.unsendable.pop().is_some() {
+            // Without a CONNACK there is no DISCONNECT either. [MQTT-3.14.0-1]
+            return self.close(key, CloseReason::PacketTooLarge, None);
+        }
         self.announce_groups(session, true);
         self.announce_connected(key, session);
         self.clients.pump(session);

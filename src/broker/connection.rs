@@ -32,7 +32,8 @@ pub struct Connection {
     peer: Peer,
     /// The session; [`SessionKey::NONE`] before CONNECT is accepted and when closing.
     pub session: SessionKey,
-    /// When the last packet came, in tenths of a second of the broker's clock.
+    /// When the last packet came, in tenths of a second of the broker's clock; when closing, when
+    /// the client last took anything.
     pub last_packet: u32,
     /// When the timer that counts is due, in tenths of a second; 0 when none is set. Timers that
     /// fire earlier than this are left over from an earlier use of the slot.

@@ -35,6 +35,8 @@ pub struct Clients {
     pub(super) out: Outboxes,
     /// The messages delivered since this was last set to 0.
     pub(super) delivered: usize,
+    /// Connections whose clients do not take an answer as large as the one that is due.
+    pub(super) unsendable: Vec<ConnectionKey>,
     /// The broker's clock, in milliseconds; set at the start of each turn.
     pub(super) now: u64,
     #[expect(clippy::vec_box, reason = "the boxes are what is recycled")]
@@ -120,6 +122,7 @@ impl Clients {
             by_id: HashTable::new(),
             out: Outboxes::default(),
             delivered: 0,
+            unsendable: Vec::new(),
             now: 0,
             spare: Vec::new(),
         }
@@ -353,15 +356,28 @@ impl Clients {
         }
     }
 
-    /// Queues a control packet for a connection, if it still takes any.
+    /// Queues a control packet for a connection, if it still takes any. One that is larger than
+    /// its client takes is not sent `[MQTT-3.1.2-24]`; the connection is to end instead.
     pub fn control(&mut self, key: ConnectionKey, f: impl FnOnce(Version, &mut Vec<u8>)) {
         let Some(connection) = self.connections.get_mut(key.index()) else { return };
         if connection.state == State::Closing {
             return;
         }
-        let version = connection.version;
-        self.out.control(key, &mut connection.outbox, |arena| f(version, arena));
-        self.stats.packets_sent.add(1);
+        let (version, maximum) = (connection.version, connection.maximum_packet_size());
+        let mut fits = true;
+        self.out.control(key, &mut connection.outbox, |arena| {
+            let start = arena.len();
+            f(version, arena);
+            fits = arena.len() - start <= maximum;
+            if !fits {
+                arena.truncate(start);
+            }
+        });
+        if fits {
+            self.stats.packets_sent.add(1);
+        } else {
+            self.unsendable.push(key);
+        }
     }
 }
 

@@ -356,6 +356,9 @@ impl Broker {
         let may_hold_up = connection.outbox.as_ref().is_some_and(|outbox| outbox.is_blocked())
             || connection.queued() > self.config.max_outbox_bytes / 2;
         let empty = self.clients.out.written(&mut connection.outbox, bytes, now);
+        if connection.state == connection::State::Closing {
+            connection.last_packet = receive::tenths(now);
+        }
         if may_hold_up {
             self.on_drained(key);
         }
@@ -381,6 +384,11 @@ impl Broker {
     /// All outboxes are written or blocked.
     pub fn end_turn(&mut self) {
         self.clients.out.end_turn();
+    }
+
+    /// Whether a connection is not to be read from until [`Effect::Resume`].
+    pub fn is_paused(&self, key: ConnectionKey) -> bool {
+        self.clients.connections.get(key.index()).is_some_and(|c| c.paused)
     }
 
     /// Whether anything waits to be written on a connection.

@@ -96,6 +96,9 @@ impl Broker {
         if let Err(reason) = handled {
             return self.violated(key, reason);
         }
+        while let Some(key) = self.clients.unsendable.pop() {
+            self.violated(key, ReasonCode::PacketTooLarge);
+        }
         let max_outbox = self.config.max_outbox_bytes;
         let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
         connection.last_packet = tenths(self.now.monotonic);

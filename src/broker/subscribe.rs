@@ -52,7 +52,10 @@ impl Broker {
         id: u32,
         version: Version,
     ) -> ReasonCode {
-        if topics::validate_topic_filter(filter, self.config.max_topic_levels).is_err() {
+        // The ShareName is no part of the Topic Filter: MQTT 5.0 section 4.8.2.
+        let share_levels = if filter.starts_with("$share/") { 2 } else { 0 };
+        let max_levels = self.config.max_topic_levels.saturating_add(share_levels);
+        if topics::validate_topic_filter(filter, max_levels).is_err() {
             return ReasonCode::TopicFilterInvalid; // [MQTT-4.7.3-1]
         }
         let Some(client) = self.clients.sessions.get(session.index()) else {

@@ -79,7 +79,15 @@ impl Broker {
             State::AwaitConnect | State::Authenticating => {
                 self.abort(key, CloseReason::ConnectTimeout);
             }
-            State::Closing => self.effects.push(Effect::Abort(key)),
+            State::Closing => {
+                // As long as it takes what is in its outbox, it gets that.
+                let until = u64::from(connection.last_packet) * 100 + self.config.linger;
+                if tenths(until) > now {
+                    self.arm_connection(key, until);
+                } else {
+                    self.effects.push(Effect::Abort(key));
+                }
+            }
             State::Connected => self.check_connected(key, now),
         }
     }

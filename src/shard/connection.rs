@@ -224,13 +224,13 @@ impl Shard {
     }
 
     async fn wait_for_resume(&self, key: ConnectionKey) {
-        let mut waited = false;
         poll_fn(|cx| {
-            let mut paused = self.paused.borrow_mut();
-            if std::mem::replace(&mut waited, true) && !paused.contains_key(&key.0) {
+            // It may have been resumed before this task came to wait: a turn that produces much
+            // ends before its reader is told to pause.
+            if !self.broker.borrow().is_paused(key) {
                 return Poll::Ready(());
             }
-            paused.insert(key.0, cx.waker().clone());
+            self.paused.borrow_mut().insert(key.0, cx.waker().clone());
             Poll::Pending
         })
         .await;
