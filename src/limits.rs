@@ -76,9 +76,11 @@ pub const MAX_SHARDS: usize = 128;
 /// About 100 µs of work at 5 million packets per second.
 pub const PACKETS_PER_TURN: u32 = 512;
 
-/// Deliveries (message times receiver) that one connection may cause before it yields to the
-/// others. A single message to more receivers than this is still delivered in one go.
-pub const DELIVERIES_PER_TURN: usize = 8_192;
+/// Units of work that one connection may cause before it yields to the others: deliveries (message
+/// times receiver), and what takes about as long, such as a step of matching without a shape, a
+/// filter of a SUBSCRIBE, or a retained topic looked at. A single message to more receivers than
+/// this is still delivered in one go.
+pub const WORK_PER_TURN: usize = 8_192;
 
 /// Bytes that a turn encodes before it is ended early, so that they stay in the processor's caches
 /// and outboxes do not fill up while their sockets are empty.
@@ -93,6 +95,18 @@ pub const MESH_CREDIT: u32 = 8_192;
 /// (`--max-filter-shapes`). Every shape in use costs one hash and one look-up per publish; a shard
 /// with filters beyond the cap gets every message.
 pub const MAX_FILTER_SHAPES: usize = 64;
+
+/// Levels, `#` not counted, that a filter with a wildcard may have. A filter beyond it could not be
+/// found by hash; it is refused (0x8F Topic Filter invalid, before MQTT 5 0x80).
+pub const MAX_WILDCARD_LEVELS: usize = crate::topics::MAX_SHAPE_LEVELS;
+
+/// Filters of one shard that came when all shapes were taken (`--max-unshaped-filters`). They are
+/// matched level by level: each level of each of them may be a step of every publish, about 25 ns,
+/// so this many cost up to 3 ms. What comes beyond it is refused (0x97 Quota exceeded).
+pub const MAX_UNSHAPED_FILTERS: usize = 4_096;
+
+/// Those of one session, so that one client cannot take all of them.
+pub const MAX_UNSHAPED_FILTERS_PER_SESSION: u16 = 64;
 
 /// Time to tell the clients and flush after SIGTERM (`--shutdown-timeout`). Service managers kill
 /// after 30 to 90 s, container runtimes after 10.
@@ -213,7 +227,7 @@ const _: () = {
     assert!(MAX_QUEUED_MESSAGES >= MAX_INFLIGHT as usize, "the queue refills the window");
     assert!(MAX_QOS <= 2);
     assert!(MAX_UNREAD_BYTES >= largest_packet, "a packet that is never read cannot be handled");
-    assert!(DELIVERIES_PER_TURN >= PACKETS_PER_TURN as usize, "one receiver each is within budget");
+    assert!(WORK_PER_TURN >= PACKETS_PER_TURN as usize, "one receiver each is within budget");
     assert!(RETAINED_VISITS >= RETAINED_BATCH);
     assert!(RETAINED_BATCH < MESH_CREDIT as usize, "one answer must not use up a pair's credit");
     assert!(CONNECT_TIMEOUT.as_secs() > LINGER.as_secs());

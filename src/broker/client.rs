@@ -61,6 +61,8 @@ pub struct Rare {
     pub user_name: Option<Box<str>>,
     /// The shared subscriptions.
     pub groups: Vec<Membership>,
+    /// How many of its filters came when all shapes were taken.
+    pub unshaped: u16,
     /// Retained messages that are still to be fetched for new subscriptions.
     pub retained: RetainedRequests,
 }

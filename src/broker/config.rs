@@ -44,6 +44,8 @@ pub struct Config {
     pub max_topic_levels: usize,
     /// The distinct shapes of wildcard filters that are indexed.
     pub max_filter_shapes: usize,
+    /// The filters of a shard that came when all shapes were taken.
+    pub max_unshaped_filters: usize,
     /// Replaces the keep-alive of MQTT 5 clients, in seconds.
     pub server_keep_alive: Option<u16>,
     /// The longest session expiry, in seconds.
@@ -91,6 +93,7 @@ impl Default for Config {
             max_subscriptions: 10_000,
             max_topic_levels: 128,
             max_filter_shapes: 64,
+            max_unshaped_filters: 4_096,
             server_keep_alive: None,
             max_session_expiry: 7_200,
             allow_empty_client_id: true,

@@ -33,8 +33,9 @@ pub struct Clients {
     /// Client identifier to session.
     pub(super) by_id: HashTable<SessionKey>,
     pub(super) out: Outboxes,
-    /// The messages delivered since this was last set to 0.
-    pub(super) delivered: usize,
+    /// The work done since this was last set to 0, in the units of
+    /// [`WORK_PER_TURN`](crate::limits::WORK_PER_TURN).
+    pub(super) work: usize,
     /// Connections whose clients do not take an answer as large as the one that is due.
     pub(super) unsendable: Vec<ConnectionKey>,
     /// The broker's clock, in milliseconds; set at the start of each turn.
@@ -121,7 +122,7 @@ impl Clients {
             sessions: Slab::new(),
             by_id: HashTable::new(),
             out: Outboxes::default(),
-            delivered: 0,
+            work: 0,
             unsendable: Vec::new(),
             now: 0,
             spare: Vec::new(),
@@ -145,7 +146,7 @@ impl Clients {
 
     /// Delivers to one session, or queues for it, or drops and counts.
     pub fn deliver(&mut self, key: SessionKey, matched: Matched<'_>, encoding: &mut Encoding<'_>) {
-        self.delivered += 1;
+        self.work += 1;
         let publication = &encoding.publication;
         let qos = publication.qos.min(matched.options.qos);
         let retain =

@@ -9,7 +9,8 @@ use crate::{
         Packet, ReasonCode, ReasonCodes, RetainHandling, Suback, Subscribe, SubscriptionOptions,
         Unsuback, Unsubscribe, Version,
     },
-    topics::{self, Subscriber, TopicError},
+    limits,
+    topics::{self, Place, Shape, Subscriber, TopicError},
 };
 
 impl Broker {
@@ -69,6 +70,10 @@ impl Broker {
             Err(_) => ReasonCode::TopicFilterInvalid, // [MQTT-4.8.2-1], [MQTT-4.8.2-2]
             // [MQTT-3.8.3-4]; before MQTT 5 there is no such option to set.
             Ok(Some(_)) if options.no_local && version == Version::V5 => ReasonCode::ProtocolError,
+            // Only what can be found by hash, for it is looked for with every message.
+            Ok(shared) if Shape::of(shared.map_or(filter, |(_, filter)| filter)).is_none() => {
+                ReasonCode::TopicFilterInvalid
+            }
             Ok(Some((share, filter))) => {
                 let is_member =
                     client.groups().iter().any(|m| &*m.share == share && &*m.filter == filter);
@@ -81,6 +86,7 @@ impl Broker {
                 }
             }
             Ok(None) => {
+                let has_room = has_room && self.has_place(session, filter);
                 if !has_room && !self.is_subscribed(session, filter) {
                     return ReasonCode::QuotaExceeded;
                 }
@@ -99,8 +105,26 @@ impl Broker {
         }
     }
 
+    /// Whether one more session may subscribe to the filter, as far as it is one of those that are
+    /// matched level by level.
+    fn has_place(&self, session: SessionKey, filter: &str) -> bool {
+        let place = self.index.place(filter);
+        let rare = self.clients.sessions.get(session.index()).and_then(|c| c.rare.as_ref());
+        let unshaped = rare.map_or(0, |rare| rare.unshaped);
+        match place {
+            Place::Shape => true,
+            Place::NewFallback if self.index.fallback_len() >= self.config.max_unshaped_filters => {
+                false
+            }
+            Place::NewFallback | Place::Fallback => {
+                unshaped < limits::MAX_UNSHAPED_FILTERS_PER_SESSION
+            }
+        }
+    }
+
     /// Subscribes and returns whether that subscription existed. `[MQTT-3.8.4-3]`
     fn subscribe_plain(&mut self, filter: &str, subscriber: Subscriber) -> bool {
+        let unshaped = self.index.place(filter) != Place::Shape;
         let subscribed = self.index.subscribe(filter, subscriber);
         if let Some(key) = &subscribed.first {
             // Before SUBACK: whoever publishes once the client has that, sees the route.
@@ -110,6 +134,9 @@ impl Broker {
             self.stats.subscriptions.add(1);
             if let Some(client) = self.clients.sessions.get_mut(subscriber.session.index()) {
                 client.subscriptions.push(subscribed.filter);
+                if unshaped {
+                    client.rare().unshaped += 1;
+                }
             }
         }
         subscribed.existed
@@ -208,6 +235,12 @@ impl Broker {
             self.shared.routes.remove(self.id, key);
         }
         self.stats.subscriptions.sub(unsubscribed.removed.into());
+        if unsubscribed.fallback
+            && let Some(client) = self.clients.sessions.get_mut(session.index())
+        {
+            let rare = client.rare();
+            rare.unshaped = rare.unshaped.saturating_sub(1);
+        }
         unsubscribed.removed
     }
 

@@ -205,7 +205,8 @@ pub(super) struct Flags {
         value_parser = value_parser!(u32).range(1..))]
     pub max_subscriptions: u32,
 
-    /// Levels of a topic name or topic filter
+    /// Levels of a topic name or topic filter. A filter with a wildcard may have 32 at most,
+    /// whatever this says
     #[arg(long, value_name = "LEVELS", help_heading = PROTOCOL,
         default_value_t = limits::MAX_TOPIC_LEVELS as u32,
         value_parser = value_parser!(u32).range(1..=65_536))]
@@ -324,6 +325,14 @@ pub(super) struct Flags {
         default_value_t = limits::MAX_FILTER_SHAPES as u32,
         value_parser = value_parser!(u32).range(1..=1_024))]
     pub max_filter_shapes: u32,
+
+    /// Filters of one shard that came when all shapes were taken, at most 64 of one session. They
+    /// are matched level by level, which costs every message time; more are refused (MQTT 5: 0x97
+    /// Quota exceeded)
+    #[arg(long, value_name = "FILTERS", help_heading = SHARDS,
+        default_value_t = limits::MAX_UNSHAPED_FILTERS as u32,
+        value_parser = value_parser!(u32).range(0..=1_048_576))]
+    pub max_unshaped_filters: u32,
 
     /// Time after SIGTERM to tell the clients, flush and exit
     #[arg(long, value_name = "TIME", help_heading = SHARDS,

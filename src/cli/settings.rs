@@ -178,6 +178,8 @@ pub struct ShardSettings {
     pub mesh_credit: u32,
     /// `--max-filter-shapes`: from 1 to 1,024.
     pub max_filter_shapes: usize,
+    /// `--max-unshaped-filters`: of one shard; 0 is none.
+    pub max_unshaped_filters: usize,
     /// `--shutdown-timeout`: from SIGTERM to the exit at the latest; zero does not wait.
     pub shutdown_timeout: Duration,
 }
@@ -374,6 +376,7 @@ impl Default for ShardSettings {
             packets_per_turn: limits::PACKETS_PER_TURN,
             mesh_credit: limits::MESH_CREDIT,
             max_filter_shapes: limits::MAX_FILTER_SHAPES,
+            max_unshaped_filters: limits::MAX_UNSHAPED_FILTERS,
             shutdown_timeout: limits::SHUTDOWN_TIMEOUT,
         }
     }

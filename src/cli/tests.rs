@@ -203,6 +203,7 @@ fn values_reach_their_fields() {
         packets-per-turn = 21
         mesh-credit = 2200
         max-filter-shapes = 23
+        max-unshaped-filters = 25
         shutdown-timeout = "24s"
         node-name = "n1@host:1883"
         sys-interval = 0
@@ -270,6 +271,7 @@ fn values_reach_their_fields() {
             packets_per_turn: 21,
             mesh_credit: 2_200,
             max_filter_shapes: 23,
+            max_unshaped_filters: 25,
             shutdown_timeout: Duration::from_secs(24),
         },
         monitoring: MonitoringSettings {

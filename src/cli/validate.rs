@@ -55,6 +55,7 @@ pub(super) fn settings(flags: &Flags, sources: &Sources<'_>) -> Result<Settings,
             packets_per_turn: flags.packets_per_turn,
             mesh_credit: flags.mesh_credit,
             max_filter_shapes: flags.max_filter_shapes as usize,
+            max_unshaped_filters: flags.max_unshaped_filters as usize,
             shutdown_timeout: flags.shutdown_timeout.0,
         },
         monitoring: MonitoringSettings {

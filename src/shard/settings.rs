@@ -34,6 +34,7 @@ pub(super) fn broker_config(settings: &Settings) -> Config {
         max_subscriptions: protocol.max_subscriptions,
         max_topic_levels: protocol.max_topic_levels,
         max_filter_shapes: shards.max_filter_shapes,
+        max_unshaped_filters: shards.max_unshaped_filters,
         server_keep_alive: protocol.server_keep_alive.map(Into::into),
         max_session_expiry: sessions.max_expiry,
         allow_empty_client_id: protocol.allow_empty_client_id,
