@@ -150,15 +150,26 @@ pub const MAX_QOS: u8 = 2;
 pub const MAX_TOPIC_LEVELS: usize = 128;
 
 /// Subscriptions of one session (`--max-subscriptions`). Devices have a handful, back ends some
-/// hundreds; at about 160 bytes each this bounds what one client can take at 1.6 MB and leaves
-/// room for a gateway that subscribes for thousands of devices.
+/// hundreds; this leaves room for a gateway that subscribes for thousands of devices. Each takes
+/// about 160 bytes beside its text.
 pub const MAX_SUBSCRIPTIONS: usize = 10_000;
+
+/// Bytes of the topic filters that one session subscribes to (`--max-subscription-bytes`). With the
+/// number of subscriptions this bounds what one client can take at 2.6 MB; 10,000 filters have
+/// room for 100 bytes each. What comes beyond it is refused (0x97 Quota exceeded).
+pub const MAX_SUBSCRIPTION_BYTES: u64 = MIB;
 
 // ---- Sessions and queues ---------------------------------------------------------------------
 
 /// How long a session may outlive its connection (`--max-session-expiry`), in seconds. Lowers what
 /// MQTT 5 clients ask for; 3.x sessions with CleanSession 0 get exactly this.
 pub const MAX_SESSION_EXPIRY: u32 = 2 * 60 * 60;
+
+/// Sessions in the whole broker, connected or not (`--max-sessions`). Any client can leave sessions
+/// behind under as many client identifiers as it makes up. One with a subscription of its own takes
+/// about 400 bytes, so this many take 1.6 GB. A CONNECT that would make one more is refused (0x97
+/// Quota exceeded, before MQTT 5 return code 3).
+pub const MAX_SESSIONS: u64 = 4_000_000;
 
 /// Messages that wait in one session for the client to return or for room in the in-flight window
 /// (`--max-queued-messages`).
@@ -167,6 +178,11 @@ pub const MAX_QUEUED_MESSAGES: usize = 1_000;
 /// Bytes (topics, properties and payloads) of the messages waiting in one session
 /// (`--max-queued-bytes`). At least one packet of the largest size has to fit.
 pub const MAX_QUEUED_BYTES: u64 = 16 * MIB;
+
+/// Bytes of the messages waiting in all sessions of the broker (`--max-queued-total-bytes`); each
+/// shard has its share. A message counts once for every session that it waits in, although these
+/// share one copy. Without it, queues could grow with the number of sessions.
+pub const MAX_QUEUED_TOTAL_BYTES: u64 = GIB;
 
 // ---- Retained messages -----------------------------------------------------------------------
 
@@ -221,6 +237,8 @@ const _: () = {
     assert!(MAX_PACKET_SIZE <= PACKET_SIZE_CEILING);
     assert!(MAX_OUTBOX_BYTES >= largest_packet, "a packet that fits no outbox cannot be delivered");
     assert!(MAX_QUEUED_BYTES >= largest_packet, "a packet that fits no queue cannot be kept");
+    assert!(MAX_QUEUED_TOTAL_BYTES >= MAX_QUEUED_BYTES, "one full queue fits");
+    assert!(MAX_SUBSCRIPTION_BYTES >= 65_535, "the longest filter fits");
     assert!(MAX_RETAINED_BYTES >= largest_packet, "a packet that fits no store cannot be retained");
     assert!(RECEIVE_MAXIMUM > 0 && MAX_AWAITING_REL > 0 && MAX_INFLIGHT > 0);
     assert!(RECEIVE_MAXIMUM == MAX_AWAITING_REL, "both bound the same table");

@@ -220,7 +220,11 @@ impl Broker {
             id,
             stats: Arc::clone(&stats),
             now,
-            clients: Clients::new(Arc::clone(&config), stats),
+            clients: Clients::new(
+                Arc::clone(&config),
+                stats,
+                share_of(config.max_queued_total_bytes),
+            ),
             index: FilterIndex::new(shared.seed.clone(), config.max_filter_shapes),
             groups: SharedGroups::new(shared.seed.clone()),
             retained: Retained::new(

@@ -156,6 +156,12 @@ impl FilterIndex {
         std::str::from_utf8(bytes).unwrap_or_default()
     }
 
+    /// The length of a filter in bytes; 0 for an identifier that is not in use.
+    #[must_use]
+    pub fn filter_len(&self, filter: FilterId) -> usize {
+        self.entries.get(filter.0).map_or(0, |entry| entry.filter().len())
+    }
+
     /// The subscribers of a filter, each session once, in no particular order; none for an
     /// identifier that is not in use.
     #[inline]

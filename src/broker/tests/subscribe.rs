@@ -276,3 +276,28 @@ fn steps_of_matching_without_a_shape_end_a_turn() {
     assert!(w.peers[from].unread.is_empty());
     w.end();
 }
+
+#[test]
+fn the_text_of_a_sessions_filters_is_capped() {
+    let mut w = World::with(1, |c| c.max_subscription_bytes = 1_000);
+    let c = w.connected(&staying(Version::V5, "c"));
+    let (granted, refused) = (ReasonCode::granted(Q0), ReasonCode::QuotaExceeded);
+    let of = |n: usize, byte: &str| format!("{n:02}/{}", byte.repeat(47));
+    for n in 0..19 {
+        w.subscribe(c, &of(n, "x"), Q0);
+    }
+    let shared = format!("$share/g/{}", "y".repeat(41));
+    let id = w.ask(c, &[(&shared, options(Q0)), ("a", options(Q0))], 0);
+    assert_eq!(w.got(c), [Got::Suback(id, vec![granted, refused])]);
+    // What exists can be replaced, and what is given up can be used again.
+    let first = of(0, "x");
+    let id = w.ask(c, &[(&first, options(Q0)), (&shared, options(Q0))], 0);
+    assert_eq!(w.got(c), [Got::Suback(id, vec![granted, granted])]);
+    w.unsubscribe(c, &shared);
+    w.unsubscribe(c, &first);
+    w.got(c);
+    let (long, fits) = ("l".repeat(101), "l".repeat(100));
+    let id = w.ask(c, &[(&long, options(Q0)), (&fits, options(Q0))], 0);
+    assert_eq!(w.got(c), [Got::Suback(id, vec![refused, granted])]);
+    w.end();
+}
