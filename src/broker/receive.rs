@@ -180,12 +180,13 @@ impl Broker {
         if connection.state != State::AwaitConnect {
             return self.violated(key, reason);
         }
-        match error.version {
-            Some(version) => {
+        match error.connack() {
+            Some((version, reason)) => {
                 connection.version = version;
                 self.refuse(key, reason);
             }
-            // What speaks no MQTT gets no MQTT answer.
+            // What speaks no MQTT gets no MQTT answer, and before MQTT 5 a CONNECT that is no valid
+            // packet gets none. [MQTT311-3.1.4-1]
             None => self.abort(key, super::close::close_reason(reason)),
         }
     }
