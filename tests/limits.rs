@@ -163,11 +163,8 @@ fn connections_of_one_address_are_capped() {
             assert!(std::time::Instant::now() < deadline, "the slot stays taken");
             let mut client = server.open(V5);
             // The broker may close before the CONNECT has arrived.
-            if std::io::Write::write(
-                &mut &*client.stream(),
-                b"\x10\x0d\0\x04MQTT\x05\x02\0\0\0\0\0",
-            )
-            .is_ok()
+            if std::io::Write::write(&mut client.stream(), b"\x10\x0d\0\x04MQTT\x05\x02\0\0\0\0\0")
+                .is_ok()
                 && client.receive_or_closed().is_some()
             {
                 break;
