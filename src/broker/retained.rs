@@ -19,6 +19,9 @@ const VISITED: usize = 1_000;
 const QUESTIONS_PER_TURN: usize = 4;
 /// The topics swept for expired messages at each tick.
 const SWEPT_PER_TICK: usize = 256;
+/// The topics remembered for one session as out of date in what is on its way. Beyond it, an old
+/// value may come behind a new one.
+const SUPERSEDED: usize = 1_024;
 
 /// The retained messages that a session's new subscriptions still wait for, one subscription after
 /// the other.
@@ -42,27 +45,35 @@ pub struct RetainedRequest {
     shard: usize,
     /// The topic behind which to go on there.
     after: Option<Box<str>>,
+    /// The subscription is gone; what is on its way is not wanted any more.
+    cancelled: bool,
 }
 
 impl RetainedRequest {
     /// Nothing is asked yet.
     pub fn new(filter: &str, options: SubscriptionOptions, id: u32) -> Self {
-        Self { filter: filter.into(), options, id, shard: 0, after: None }
+        Self { filter: filter.into(), options, id, shard: 0, after: None, cancelled: false }
     }
 }
 
 impl RetainedRequests {
     /// A message that is retained was delivered just now.
     pub fn superseded(&mut self, topic: &str) {
-        if !self.queue.is_empty() {
+        if self.queue.is_empty() || self.superseded.iter().any(|known| **known == *topic) {
+            return;
+        }
+        if self.superseded.len() < SUPERSEDED {
             self.superseded.push(topic.into());
         }
     }
 
     /// The subscription is gone.
     pub fn cancel(&mut self, filter: &str) {
-        // The first one may be waiting for an answer, which must find it; it is emptied by that.
+        // The first one may be waiting for an answer, which must find it.
         let asked = usize::from(self.asked);
+        if let Some(first) = self.queue.front_mut().filter(|first| *first.filter == *filter) {
+            first.cancelled = true;
+        }
         let mut at = 0;
         self.queue.retain(|request| {
             at += 1;
@@ -223,6 +234,13 @@ impl Broker {
         let requests = &mut rare.retained;
         requests.asked = false;
         let Some(request) = requests.queue.front_mut() else { return };
+        if request.cancelled {
+            requests.queue.pop_front();
+            if requests.queue.is_empty() {
+                requests.superseded = Vec::new();
+            }
+            return; // [MQTT-3.10.4-2]
+        }
         let (options, id) = (request.options, request.id);
         request.after = answer.next;
         if request.after.is_none() {
