@@ -74,7 +74,10 @@ impl Shard {
             }
             match Socket::new(descriptor) {
                 Ok(socket) => self.open(socket, peer, &[]),
-                Err(error) => tracing::warn!(%peer, %error, "a connection could not be watched"),
+                Err(error) => {
+                    self.release_address(peer);
+                    tracing::warn!(%peer, %error, "a connection could not be watched");
+                }
             }
         }
         Outcome::Waiting

@@ -136,6 +136,13 @@ impl Shard {
     /// The connection's task is over.
     fn closed(&self, key: ConnectionKey, reason: CloseReason) {
         self.touch();
+        if let Some((descriptor, _)) = self.descriptor(key) {
+            // A writer may wait on a second descriptor for a client that ended its half and reads
+            // nothing: it has to go too.
+            if self.broker.borrow().has_queued(key) {
+                Socket::shut_down(descriptor);
+            }
+        }
         self.unregister(key);
         self.paused.borrow_mut().remove(&key.0);
         let mut broker = self.broker.borrow_mut();
@@ -162,7 +169,10 @@ impl Shard {
                     let arrival = Arrival { peer, descriptor, bytes: bytes.to_vec() };
                     self.stage(to, Envelope::Connection(Box::new(arrival)));
                 }
-                Err(_) => self.stats.handovers_failed.add(1),
+                Err(_) => {
+                    self.stats.handovers_failed.add(1);
+                    self.release_address(peer);
+                }
             }
             return;
         };
@@ -187,12 +197,17 @@ impl Shard {
             }
             Err(error) => {
                 self.stats.handovers_failed.add(1);
-                if let Some(addresses) = &self.addresses {
-                    addresses.release(arrival.peer.ip());
-                }
+                self.release_address(arrival.peer);
                 tracing::warn!(peer = %arrival.peer, %error, "a connection was lost on its way to \
                     its home shard; the client has to connect again");
             }
+        }
+    }
+
+    /// A connection that was admitted is not open any more.
+    pub(super) fn release_address(&self, peer: std::net::SocketAddr) {
+        if let Some(addresses) = &self.addresses {
+            addresses.release(peer.ip());
         }
     }
 

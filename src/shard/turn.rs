@@ -195,6 +195,7 @@ impl Shard {
                 }
                 Some(Err(SendError::Io(error))) => {
                     self.stats.handovers_failed.add(1);
+                    self.release_address(arrival.peer);
                     tracing::warn!(peer = %arrival.peer, %error, "a connection could not be \
                         handed to its home shard; the client has to connect again");
                 }
