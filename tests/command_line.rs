@@ -77,7 +77,8 @@ fn a_key_that_is_no_setting_is_an_error_with_a_hint() {
 fn help_and_version() {
     let help = run(&["--help"]);
     assert_eq!(help.code, Some(0));
-    for word in ["--listen", "--shards", "--max-packet-size", "Listeners and access:", "[default: "] {
+    for word in ["--listen", "--shards", "--max-packet-size", "Listeners and access:", "[default: "]
+    {
         assert!(help.stdout.contains(word), "{word}");
     }
     let version = run(&["--version"]);

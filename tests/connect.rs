@@ -3,9 +3,7 @@
 mod support;
 
 use ringmq::codec::AckKind;
-use support::{
-    Packet, QoS, ReasonCode, Server, VERSIONS, Version, Will, over_shards,
-};
+use support::{Packet, QoS, ReasonCode, Server, VERSIONS, Version, Will, over_shards};
 
 const V5: Version = Version::V5;
 

@@ -6,9 +6,7 @@ mod support;
 use std::{io::Write, net::Shutdown};
 
 use ringmq::codec::Unsubscribe;
-use support::{
-    Client, Packet, QoS, ReasonCode, Server, SubscriptionOptions, Version, over_shards,
-};
+use support::{Client, Packet, QoS, ReasonCode, Server, SubscriptionOptions, Version, over_shards};
 
 const V5: Version = Version::V5;
 
@@ -29,7 +27,10 @@ impl Neighbours {
     fn talk(&mut self) {
         self.count += 1;
         let payload = self.count.to_string();
-        assert_eq!(self.publisher.publish("neighbours", &payload, QoS::AtLeastOnce), ReasonCode::Success);
+        assert_eq!(
+            self.publisher.publish("neighbours", &payload, QoS::AtLeastOnce),
+            ReasonCode::Success
+        );
         self.subscriber.take_message("neighbours", &payload);
     }
 }
@@ -55,8 +56,12 @@ fn one_byte_at_a_time() {
 
 #[test]
 fn a_claim_of_the_largest_packet_allocates_nothing() {
-    let server = Server::start(&["--shards=2", "--max-packet-size=268435460",
-        "--max-outbox-bytes=300MiB", "--max-queued-bytes=300MiB"]);
+    let server = Server::start(&[
+        "--shards=2",
+        "--max-packet-size=268435460",
+        "--max-outbox-bytes=300MiB",
+        "--max-queued-bytes=300MiB",
+    ]);
     let mut neighbours = Neighbours::new(&server);
     neighbours.talk();
     let before = server.resident_kib();
@@ -243,7 +248,12 @@ fn a_reader_that_does_not_read_costs_its_neighbours_nothing() {
 
 #[test]
 fn a_sender_that_does_not_read_the_answers_is_not_read_from() {
-    let server = Server::start(&["--shards=1", "--send-buffer=64KiB", "--send-timeout=2s", "--log-level=debug"]);
+    let server = Server::start(&[
+        "--shards=1",
+        "--send-buffer=64KiB",
+        "--send-timeout=2s",
+        "--log-level=debug",
+    ]);
     let mut neighbours = Neighbours::new(&server);
     let client = server.connect(V5, "client");
     let before = server.resident_kib();
@@ -317,7 +327,8 @@ fn the_first_packet_must_be_connect_and_the_only_one() {
             client.expect_disconnect(ReasonCode::ProtocolError);
             let mut client = server.connect(version, "client");
             client.send_raw(b"\xf0\0"); // AUTH without a method; before MQTT 5 there is no such
-            let reason = if version == V5 { ReasonCode::ProtocolError } else { ReasonCode::MalformedPacket };
+            let reason =
+                if version == V5 { ReasonCode::ProtocolError } else { ReasonCode::MalformedPacket };
             client.expect_disconnect(reason);
         }
         neighbours.talk();

@@ -4,9 +4,7 @@ mod support;
 
 use std::net::TcpStream;
 
-use support::{
-    QoS, ReasonCode, Server, SubscriptionOptions, VERSIONS, Version, over_shards,
-};
+use support::{QoS, ReasonCode, Server, SubscriptionOptions, VERSIONS, Version, over_shards};
 
 const V5: Version = Version::V5;
 
@@ -165,8 +163,11 @@ fn connections_of_one_address_are_capped() {
             assert!(std::time::Instant::now() < deadline, "the slot stays taken");
             let mut client = server.open(V5);
             // The broker may close before the CONNECT has arrived.
-            if std::io::Write::write(&mut &*client.stream(), b"\x10\x0d\0\x04MQTT\x05\x02\0\0\0\0\0")
-                .is_ok()
+            if std::io::Write::write(
+                &mut &*client.stream(),
+                b"\x10\x0d\0\x04MQTT\x05\x02\0\0\0\0\0",
+            )
+            .is_ok()
                 && client.receive_or_closed().is_some()
             {
                 break;
@@ -224,8 +225,9 @@ fn a_connection_that_never_comes_to_the_point_is_cut_off() {
 fn connections_come_no_faster_than_allowed() {
     let server = Server::start(&["--shards=1", "--connect-rate=20"]);
     let start = std::time::Instant::now();
-    let streams: Vec<_> =
-        (0..30).map(|_| TcpStream::connect(server.address()).expect("the backlog has room")).collect();
+    let streams: Vec<_> = (0..30)
+        .map(|_| TcpStream::connect(server.address()).expect("the backlog has room"))
+        .collect();
     let mut last = server.connect(V5, "last");
     // One second's worth at once, the others one by one.
     assert!(start.elapsed().as_millis() >= 500, "{:?}", start.elapsed());

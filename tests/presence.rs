@@ -97,7 +97,10 @@ fn a_take_over_is_a_going_and_a_coming() {
         first.expect_disconnect(ReasonCode::SessionTakenOver);
         let kinds: Vec<_> = (0..3).map(|_| event(&mut watcher)).collect();
         assert_eq!(kinds[0].1, "connected");
-        assert_eq!((&*kinds[1].1, &kinds[1].2["reason"]), ("disconnected", &Value::from("taken_over")));
+        assert_eq!(
+            (&*kinds[1].1, &kinds[1].2["reason"]),
+            ("disconnected", &Value::from("taken_over"))
+        );
         assert_eq!(kinds[2].1, "connected");
         second.disconnect();
         assert_eq!(event(&mut watcher).1, "disconnected");

@@ -3,9 +3,7 @@
 mod support;
 
 use ringmq::codec::UserProperties;
-use support::{
-    QoS, ReasonCode, Server, VERSIONS, Version, over_shards,
-};
+use support::{QoS, ReasonCode, Server, VERSIONS, Version, over_shards};
 
 const V5: Version = Version::V5;
 const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
@@ -215,7 +213,8 @@ fn what_only_a_server_may_send_is_a_protocol_error() {
     let mut client = server.connect(V5, "client");
     client.send_raw(b"\x30\x06\0\x01t\x02\x0b\x01"); // a Subscription Identifier [MQTT-3.3.4-6]
     client.expect_disconnect(ReasonCode::ProtocolError);
-    for packet in [&b"\x20\x03\0\0\0"[..], b"\x90\x04\0\x01\0\0", b"\xb0\x04\0\x01\0\0", b"\xd0\0"] {
+    for packet in [&b"\x20\x03\0\0\0"[..], b"\x90\x04\0\x01\0\0", b"\xb0\x04\0\x01\0\0", b"\xd0\0"]
+    {
         let mut client = server.connect(V5, "client");
         client.send_raw(packet);
         client.expect_disconnect(ReasonCode::ProtocolError);

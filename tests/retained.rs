@@ -3,8 +3,8 @@
 mod support;
 
 use support::{
-    Client, Packet, QoS, ReasonCode, RetainHandling, Server, SubscriptionOptions, VERSIONS, Version,
-    over_shards,
+    Client, Packet, QoS, ReasonCode, RetainHandling, Server, SubscriptionOptions, VERSIONS,
+    Version, over_shards,
 };
 
 const V5: Version = Version::V5;
@@ -30,8 +30,7 @@ fn retained(server: &Server, filter: &str) -> Vec<(String, String)> {
 fn settle(server: &Server, client: &mut Client) -> Vec<(String, String)> {
     const LAST: &str = "$last";
     server.connect(V5, "setter").retain(LAST, "x");
-    let subscribe =
-        client.send_subscribe(&[(LAST, SubscriptionOptions::new(QoS::AtMostOnce))], 0);
+    let subscribe = client.send_subscribe(&[(LAST, SubscriptionOptions::new(QoS::AtMostOnce))], 0);
     let mut found = Vec::new();
     loop {
         let reply = client.receive();

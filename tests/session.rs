@@ -2,9 +2,7 @@
 
 mod support;
 
-use support::{
-    Client, Disconnect, QoS, ReasonCode, Server, VERSIONS, Version, over_shards,
-};
+use support::{Client, Disconnect, QoS, ReasonCode, Server, VERSIONS, Version, over_shards};
 
 const V5: Version = Version::V5;
 
@@ -211,20 +209,23 @@ fn qos_0_waits_only_where_a_flag_asks_for_it() {
 
 #[test]
 fn a_queue_larger_than_the_outbox_arrives_whole() {
-    over_shards(&["--queue-qos0", "--max-outbox-bytes=64KiB", "--max-packet-size=64KiB"], |server| {
-        let mut client = server.connect_persistent(V5, "client");
-        client.subscribe("t", QoS::AtLeastOnce);
-        client.disconnect();
-        let mut publisher = server.connect(V5, "publisher");
-        for n in 0..50 {
-            publisher.publish("t", format!("{n:010000}"), QoS::AtMostOnce);
-        }
-        publisher.drain();
-        let mut client = server.connect_persistent(V5, "client");
-        for n in 0..50 {
-            client.expect_message("t", &format!("{n:010000}"));
-        }
-    });
+    over_shards(
+        &["--queue-qos0", "--max-outbox-bytes=64KiB", "--max-packet-size=64KiB"],
+        |server| {
+            let mut client = server.connect_persistent(V5, "client");
+            client.subscribe("t", QoS::AtLeastOnce);
+            client.disconnect();
+            let mut publisher = server.connect(V5, "publisher");
+            for n in 0..50 {
+                publisher.publish("t", format!("{n:010000}"), QoS::AtMostOnce);
+            }
+            publisher.drain();
+            let mut client = server.connect_persistent(V5, "client");
+            for n in 0..50 {
+                client.expect_message("t", &format!("{n:010000}"));
+            }
+        },
+    );
 }
 
 #[test]

@@ -88,7 +88,10 @@ fn sticky_keeps_one_member_until_it_leaves() {
         let mut publisher = server.connect(V5, "publisher");
         while !members.is_empty() {
             for n in 0..10 {
-                assert_eq!(publisher.publish("t", n.to_string(), QoS::AtLeastOnce), ReasonCode::Success);
+                assert_eq!(
+                    publisher.publish("t", n.to_string(), QoS::AtLeastOnce),
+                    ReasonCode::Success
+                );
             }
             let counts: Vec<_> =
                 members.iter_mut().map(|(n, member)| (member.drain().len(), *n)).collect();
@@ -149,7 +152,8 @@ fn members_that_are_away_get_messages_only_when_nobody_is_there() {
         }
         there.disconnect();
         publisher.publish("t", "waits", QoS::AtLeastOnce);
-        let mut both = [server.connect_persistent(V5, "away"), server.connect_persistent(V5, "there")];
+        let mut both =
+            [server.connect_persistent(V5, "away"), server.connect_persistent(V5, "there")];
         assert_eq!(received(&mut both).concat(), ["waits"]);
     });
 }

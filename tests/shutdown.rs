@@ -4,7 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{QoS, ReasonCode, VERSIONS, Version, Server};
+use support::{QoS, ReasonCode, Server, VERSIONS, Version};
 
 const V5: Version = Version::V5;
 
@@ -19,9 +19,8 @@ fn start(shards: usize, flags: &[&str]) -> Server {
 fn clients_are_told_and_the_exit_status_is_0() {
     for shards in support::SHARDS {
         let mut server = start(shards, &[]);
-        let mut clients: Vec<_> = (0..9)
-            .map(|n| server.connect(VERSIONS[n % 3], &format!("client-{n}")))
-            .collect();
+        let mut clients: Vec<_> =
+            (0..9).map(|n| server.connect(VERSIONS[n % 3], &format!("client-{n}"))).collect();
         let mut silent = server.open(V5);
         server.terminate();
         for client in &mut clients {

@@ -2,9 +2,7 @@
 
 mod support;
 
-use support::{
-    QoS, ReasonCode, Server, SubscriptionOptions, VERSIONS, Version, over_shards,
-};
+use support::{QoS, ReasonCode, Server, SubscriptionOptions, VERSIONS, Version, over_shards};
 
 const V5: Version = Version::V5;
 
@@ -251,7 +249,9 @@ fn more_wildcard_shapes_than_are_indexed_still_match() {
             .collect();
         for (n, filter) in filters.iter().enumerate() {
             let client = &mut clients[n % 4];
-            assert!(!client.subscribe_with(filter, options(QoS::AtLeastOnce), 1 + n as u32).is_error());
+            assert!(
+                !client.subscribe_with(filter, options(QoS::AtLeastOnce), 1 + n as u32).is_error()
+            );
         }
         publisher.publish("abcde/abcde/x/abcde/abcde", "", QoS::AtLeastOnce);
         for (at, client) in clients.iter_mut().enumerate() {

@@ -37,8 +37,8 @@ fn a_lost_connection_publishes_the_will() {
         let mut watcher = watcher(server);
         for version in VERSIONS {
             for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
-                let client =
-                    server.connect_with(version, "client", |connect| connect.will = Some(will(qos, 0)));
+                let client = server
+                    .connect_with(version, "client", |connect| connect.will = Some(will(qos, 0)));
                 client.cut();
                 let message = watcher.take_message("will", "gone");
                 assert_eq!((message.qos, message.retain), (qos, false));

@@ -131,11 +131,7 @@ impl Client {
     }
 
     /// Sends a CONNECT with a clean start and no keep-alive, unless `adjust` changes it.
-    pub fn send_connect<'a>(
-        &mut self,
-        client_id: &'a str,
-        adjust: impl FnOnce(&mut Connect<'a>),
-    ) {
+    pub fn send_connect<'a>(&mut self, client_id: &'a str, adjust: impl FnOnce(&mut Connect<'a>)) {
         let mut connect = Connect {
             version: self.version,
             clean_start: true,
@@ -489,7 +485,12 @@ fn message(packet: &Packet<'_>) -> Option<Message> {
         alias: publish.properties.topic_alias,
         response_topic: publish.properties.response_topic.map(str::to_owned),
         correlation_data: publish.properties.correlation_data.map(<[u8]>::to_vec),
-        subscription_ids: publish.properties.subscription_identifiers.iter().map(Into::into).collect(),
+        subscription_ids: publish
+            .properties
+            .subscription_identifiers
+            .iter()
+            .map(Into::into)
+            .collect(),
         content_type: publish.properties.content_type.map(str::to_owned),
         user_properties: user_properties.iter().map(|(n, v)| (n.into(), v.into())).collect(),
     })
