@@ -59,6 +59,7 @@ fn a_claim_of_the_largest_packet_allocates_nothing() {
     let server = Server::start(&[
         "--shards=2",
         "--max-packet-size=268435460",
+        "--max-unread-bytes=512MiB",
         "--max-outbox-bytes=300MiB",
         "--max-queued-bytes=300MiB",
     ]);
