@@ -296,7 +296,8 @@ fn garbage_ends_its_own_connection() {
                 let header = *random.choice(&[0x30, 0x32, 0x34, 0x82, 0xa2, 0xe0, 0xf0]).unwrap();
                 bytes.splice(..0, [header, length]);
             }
-            let _ = (&mut &*client.stream()).write_all(&bytes);
+            let mut stream = client.stream();
+            let _ = stream.write_all(&bytes);
             // Either it was refused by now, or it is still waiting for the rest.
             let _ = client.stream().shutdown(Shutdown::Write);
             while client.receive_or_disconnect().is_some() {}
