@@ -160,12 +160,12 @@ impl Shard {
     fn send_mail(&self) {
         let mut broker = self.broker.borrow_mut();
         let mut outgoing = self.outgoing.borrow_mut();
-        for (to, mail, cost) in broker.mail().take() {
-            let Some(staged) = outgoing.get_mut(usize::from(to.0)) else { continue };
+        broker.take_mail(|to, mail, cost| {
+            let Some(staged) = outgoing.get_mut(usize::from(to.0)) else { return };
             let mut envelopes = std::mem::take(staged);
             envelopes.extend(mail.into_iter().map(Envelope::Mail));
             self.endpoint.send(usize::from(to.0), envelopes, cost);
-        }
+        });
         for (to, staged) in outgoing.iter_mut().enumerate() {
             if !staged.is_empty() {
                 self.endpoint.send(to, std::mem::take(staged), 0);
