@@ -15,6 +15,8 @@ use crate::{
 
 /// The descriptors that a thread needs beside its connections.
 const SPARE_DESCRIPTORS: u64 = 64;
+/// Clients for each source address that is chosen by the tool.
+const CLIENTS_PER_ADDRESS: u32 = 10_000;
 /// Marks this tool's messages, in the high byte of a run's number.
 const RUN_MARK: u16 = 0x5200;
 
@@ -299,6 +301,9 @@ impl Base {
         if self.plan.clients() == 0 {
             return usage("-c: at least one client");
         }
+        if self.plan.sources.is_empty() {
+            self.plan.sources = loopback_sources(&self.plan);
+        }
         self.plan.workers = workers(&self.plan, self.common.workers)?;
         let subscribes = self.plan.groups.iter().any(|group| group.subscription.is_some());
         let default_warmup = if course == Course::Traffic { 1.0 } else { 0.0 };
@@ -380,31 +385,40 @@ fn workers(plan: &Plan, wanted: Option<u32>) -> Result<u32, PlanError> {
         Some(workers) => u64::from(workers),
         None => needed.max(processors.min(clients)),
     };
-    let ports = local_ports();
-    let addresses = plan.sources.len().max(1) as u64;
-    let loopback = plan.targets.iter().all(|target| target.ip().is_loopback());
-    if clients > ports * addresses * if plan.sources.is_empty() { plan.targets.len() as u64 } else { 1 } {
-        let more = clients.div_ceil(ports) + 1;
-        let advice = match loopback {
-            true => format!("--ifaddr 127.0.0.2-127.0.{}.{}", more / 256, more % 256),
-            false => format!("{more} addresses of this machine by --ifaddr"),
-        };
+    let ports = u64::from(local_ports().1);
+    let addresses = plan.sources.len().max(1) as u64 * plan.targets.len() as u64;
+    if clients > ports * addresses {
         return usage(format!(
-            "{clients} connections need more than {addresses} source address(es) with {ports} \
-             ports each: give {advice}, or widen net.ipv4.ip_local_port_range"
+            "{clients} connections need more than {} source address(es) with {ports} ports each: \
+             give {} addresses of this machine by --ifaddr, or widen net.ipv4.ip_local_port_range",
+            plan.sources.len().max(1),
+            clients.div_ceil(ports) + 1
         ));
     }
     Ok(workers as u32)
 }
 
-fn local_ports() -> u64 {
+/// The first local port, and how many there are.
+pub(crate) fn local_ports() -> (u16, u16) {
     let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
     let text = text.unwrap_or_default();
-    let mut bounds = text.split_whitespace().filter_map(|bound| bound.parse::<u64>().ok());
+    let mut bounds = text.split_whitespace().filter_map(|bound| bound.parse::<u16>().ok());
     match (bounds.next(), bounds.next()) {
-        (Some(low), Some(high)) if high >= low => high - low + 1,
-        _ => 28_232,
+        (Some(low), Some(high)) if high >= low => (low, (high - low).saturating_add(1)),
+        _ => (32_768, 28_232),
     }
+}
+
+/// On loopback every address is this machine's: enough of them that ports are no limit.
+fn loopback_sources(plan: &Plan) -> Vec<IpAddr> {
+    let loopback =
+        plan.targets.iter().all(|target| target.is_ipv4() && target.ip().is_loopback());
+    if !loopback || plan.clients() <= CLIENTS_PER_ADDRESS {
+        return Vec::new();
+    }
+    let addresses = plan.clients().div_ceil(CLIENTS_PER_ADDRESS);
+    let first = Ipv4Addr::LOCALHOST.to_bits();
+    (first..first + addresses).map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits))).collect()
 }
 
 fn sub(args: &crate::cli::SubArgs) -> Result<Job, PlanError> {

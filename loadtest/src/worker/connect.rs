@@ -1,6 +1,10 @@
 //! Opening, keeping and closing connections.
 
-use std::{collections::VecDeque, net::SocketAddr, os::fd::AsFd};
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use ringmq::codec::{
     Connect, ConnectProperties, Packet, PacketId, Subscribe, SubscribeFilters, SubscriptionOptions,
@@ -45,12 +49,17 @@ pub(super) struct Connecting {
     /// Storms followed so far.
     pub storms: u32,
     hopeless: bool,
+    /// The first local port, and how many there are.
+    port_range: (u16, u16),
+    /// The next port of each source address, counted from the first.
+    ports: Vec<u16>,
 }
 
 impl Connecting {
     pub fn new(plan: &Plan, worker: u32, now: u64) -> Self {
         let interval =
             plan.connect_rate.map_or(0.0, |rate| 1e9 * f64::from(plan.workers) / rate.max(1e-9));
+        let port_range = crate::verb::local_ports();
         let start = now + (interval * f64::from(worker) / f64::from(plan.workers)) as u64;
         Self {
             next: 0,
@@ -63,6 +72,12 @@ impl Connecting {
             start,
             storms: 0,
             hopeless: false,
+            port_range,
+            // Each thread begins elsewhere, so that they rarely meet.
+            ports: vec![
+                (u64::from(port_range.1) * u64::from(worker) / u64::from(plan.workers)) as u16;
+                plan.sources.len()
+            ],
         }
     }
 
@@ -180,27 +195,38 @@ impl Worker {
         }
     }
 
-    fn connect(&self, number: u32) -> Result<rustix::fd::OwnedFd, Failure> {
+    fn connect(&mut self, number: u32) -> Result<OwnedFd, Failure> {
         let targets = &self.plan.targets;
         let target = targets.get(number as usize % targets.len().max(1)).copied();
         let target = target.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 1883)));
-        let family =
-            if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))
-            .map_err(Failure::from_errno)?;
-        sockopt::set_tcp_nodelay(&socket, true).map_err(Failure::from_errno)?;
-        if let Some(source) = self.plan.sources.get(number as usize % self.plan.sources.len().max(1))
-        {
-            rustix::net::bind(&socket, &SocketAddr::new(*source, 0)).map_err(|error| match error {
-                Errno::ADDRNOTAVAIL => Failure::NoSuchAddress,
-                other => Failure::from_errno(other),
-            })?;
+        let sources = &self.plan.sources;
+        let at = number as usize % sources.len().max(1);
+        let Some(source) = sources.get(at).copied() else {
+            let socket = new_socket(target)?;
+            return begin(&socket, target).map(|()| socket).map_err(Failure::from_errno);
+        };
+        // The kernel looks for a free port by trying one after another, which takes a millisecond
+        // when half of them are in use. A counter finds one at once.
+        let (low, ports) = self.connecting.port_range;
+        for _ in 0..ports {
+            let Some(next) = self.connecting.ports.get_mut(at) else { break };
+            let port = low + *next;
+            *next = (*next + 1) % ports;
+            let socket = new_socket(target)?;
+            sockopt::set_socket_reuseaddr(&socket, true).map_err(Failure::from_errno)?;
+            match rustix::net::bind(&socket, &SocketAddr::new(source, port)) {
+                Ok(()) => {}
+                Err(Errno::ADDRINUSE) => continue,
+                Err(Errno::ADDRNOTAVAIL) => return Err(Failure::NoSuchAddress),
+                Err(error) => return Err(Failure::from_errno(error)),
+            }
+            match begin(&socket, target) {
+                Ok(()) => return Ok(socket),
+                Err(Errno::ADDRNOTAVAIL) => {}
+                Err(error) => return Err(Failure::from_errno(error)),
+            }
         }
-        match rustix::net::connect(&socket, &target) {
-            Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
-            Err(error) => Err(Failure::from_errno(error)),
-        }
+        Err(Failure::NoPorts)
     }
 
     fn send_connect(&mut self, at: usize) {
@@ -503,5 +529,21 @@ impl Worker {
                 conn.state = State::Closed;
             }
         }
+    }
+}
+
+fn new_socket(target: SocketAddr) -> Result<OwnedFd, Failure> {
+    let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))
+        .map_err(Failure::from_errno)?;
+    sockopt::set_tcp_nodelay(&socket, true).map_err(Failure::from_errno)?;
+    Ok(socket)
+}
+
+fn begin(socket: &OwnedFd, target: SocketAddr) -> Result<(), Errno> {
+    match rustix::net::connect(socket, &target) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
+        Err(error) => Err(error),
     }
 }

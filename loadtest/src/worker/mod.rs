@@ -295,14 +295,15 @@ impl Worker {
 
     async fn serve(&mut self) -> io::Result<()> {
         let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         loop {
             events.clear();
-            let nothing = Timespec { tv_sec: 0, tv_nsec: 0 };
             let buffer = rustix::buffer::spare_capacity(&mut events);
-            match epoll::wait(&self.epoll, buffer, Some(&nothing)) {
+            match epoll::wait(&self.epoll, buffer, Some(&at_once)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
+            self.mine(PerWorker::awake);
             self.now = clock::now();
             for event in &events {
                 self.on_event(event.data.u64(), event.flags);
@@ -311,9 +312,9 @@ impl Worker {
             if self.phase == Phase::Close {
                 return Ok(());
             }
-            if events.is_empty() && self.may_sleep() {
+            // A full batch means that there is more.
+            if events.len() < EVENTS && self.may_sleep() {
                 self.epoll.readable().await?;
-                self.mine(PerWorker::awake);
             }
         }
     }
