@@ -90,7 +90,8 @@ pub struct Common {
     /// Front of the client ids; chosen for each run if not given.
     #[arg(long)]
     pub prefix: Option<String>,
-    /// Source addresses: a list, in which a-b is a range (127.0.0.2-127.0.0.120).
+    /// Source addresses: a list, in which a-b is a range (127.0.0.2-127.0.0.120). On loopback, as
+    /// many as needed if not given.
     #[arg(long, value_delimiter = ',')]
     pub ifaddr: Vec<String>,
     /// TLS: not yet.
@@ -105,7 +106,7 @@ pub struct Common {
     /// How threads wait: auto, io_uring or epoll.
     #[arg(long, default_value = "auto")]
     pub driver: String,
-    /// Connections that each thread opens at a time.
+    /// Connections that each thread opens at a time; a storm opens all at once.
     #[arg(long, default_value_t = 256)]
     pub connecting: u32,
     /// Seconds until a connection must be ready.
@@ -121,7 +122,7 @@ pub struct Common {
     /// interrupted if it is not given, others for 10 s.
     #[arg(long, value_name = "SECONDS")]
     pub duration: Option<f64>,
-    /// Seconds before it that do not count; 1 if not given.
+    /// Seconds before it that do not count; 1 if messages flow for a given time.
     #[arg(long, value_name = "SECONDS")]
     pub warmup: Option<f64>,
     /// Seconds of quiet after which messages that are still missing are given up.
@@ -392,7 +393,7 @@ pub struct SuiteArgs {
     /// Scenarios, such as conn-tcp-1M-5K, p2p-50K-50K-50K-50K, fanout-5-1000-5-250K,
     /// sharedsub-50K-500-50K-50K; these four if none is given.
     pub scenarios: Vec<String>,
-    /// Multiplies the numbers of clients and the rates.
+    /// Multiplies the numbers of clients and the rates of messages; the connect rate stays.
     #[arg(long, default_value_t = 1.0)]
     pub scale: f64,
     #[allow(missing_docs)]

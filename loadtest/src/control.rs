@@ -136,7 +136,6 @@ impl Run {
         {
             return Err(PlanError::Usage(format!("--pid {pid}: no such process")).into());
         }
-        let before = Sample::take(0.0, common.pid, true);
         let mut threads = Vec::new();
         for id in 0..plan.workers {
             let (plan, shared) = (Arc::clone(&plan), Arc::clone(&shared));
@@ -145,7 +144,16 @@ impl Run {
                 .spawn(move || worker::run(id, plan, shared, driver))?;
             threads.push(thread);
         }
+        // What the threads need for themselves is not the connections' memory.
+        while shared.counts().prepared < u64::from(plan.workers) {
+            if threads.iter().any(JoinHandle::is_finished) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        let before = Sample::take(0.0, common.pid, true);
         let now = clock::now();
+        shared.set_phase(Phase::Connect);
         Ok(Self {
             plan,
             threads,

@@ -162,6 +162,11 @@ fn machine() -> MachineSample {
     }
 }
 
+/// The machine's memory in bytes.
+pub fn total_memory() -> u64 {
+    field(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), "MemTotal:") * 1024
+}
+
 /// The number behind a name at the start of a line.
 fn field(text: &str, name: &str) -> u64 {
     text.lines()

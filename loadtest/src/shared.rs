@@ -66,6 +66,8 @@ macro_rules! counters {
 }
 
 counters! {
+    /// 1 as soon as the thread is there.
+    prepared,
     /// Connections that are connected and have all that they wanted.
     ready,
     /// Connections that were acknowledged by CONNACK.
@@ -108,22 +110,25 @@ counters! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Phase {
+    /// The threads get ready.
+    Prepare = 0,
     /// Clients connect and subscribe.
-    Connect = 0,
+    Connect = 1,
     /// Messages are published, from the time in [`Shared::start`] on.
-    Run = 1,
+    Run = 2,
     /// Nothing new is published; what is under way may arrive.
-    Drain = 2,
+    Drain = 3,
     /// Clients say goodbye, and the threads end.
-    Close = 3,
+    Close = 4,
 }
 
 impl Phase {
     fn from_u8(value: u8) -> Self {
         match value {
-            0 => Self::Connect,
-            1 => Self::Run,
-            2 => Self::Drain,
+            0 => Self::Prepare,
+            1 => Self::Connect,
+            2 => Self::Run,
+            3 => Self::Drain,
             _ => Self::Close,
         }
     }
@@ -176,7 +181,7 @@ impl Shared {
             }));
         }
         Ok(Self {
-            phase: AtomicU8::new(Phase::Connect as u8),
+            phase: AtomicU8::new(Phase::Prepare as u8),
             start: AtomicU64::new(u64::MAX),
             measure_from: AtomicU64::new(u64::MAX),
             measure_to: AtomicU64::new(u64::MAX),

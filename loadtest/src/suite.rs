@@ -97,7 +97,7 @@ fn flags(name: &str, scale: f64) -> Result<Vec<String>, PlanError> {
     let mut add = |words: &[&str]| flags.extend(words.iter().map(|word| (*word).to_owned()));
     match (kind, numbers.as_slice()) {
         ("conn", [clients, rate]) => {
-            add(&["conn", "-c", &scaled(*clients), "-R", &scaled(*rate)]);
+            add(&["conn", "-c", &scaled(*clients), "-R", &rate.to_string()]);
         }
         ("p2p", [publishers, subscribers, _, rate]) if publishers == subscribers => {
             add(&["pair", "-c", &scaled(*publishers), "--rate", &scaled(*rate)]);
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn names_stand_for_command_lines() {
-        assert_eq!(line("conn-tcp-1M-5K", 0.01), "conn -c 10000 -R 50");
+        assert_eq!(line("conn-tcp-1M-5K", 0.01), "conn -c 10000 -R 5000");
         assert_eq!(
             line("p2p-50K-50K-50K-50K", 0.1),
             "pair -c 5000 --rate 5000 -q 1 -s 16"

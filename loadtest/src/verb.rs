@@ -306,7 +306,8 @@ impl Base {
         }
         self.plan.workers = workers(&self.plan, self.common.workers)?;
         let subscribes = self.plan.groups.iter().any(|group| group.subscription.is_some());
-        let default_warmup = if course == Course::Traffic { 1.0 } else { 0.0 };
+        let measures = course == Course::Traffic && duration > 0.0 && self.plan.limit == 0;
+        let default_warmup = if measures { 1.0 } else { 0.0 };
         Ok(Job {
             title,
             plan: self.plan,

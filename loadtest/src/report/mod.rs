@@ -1,6 +1,8 @@
 //! The result: a line while it runs, a table at the end, and files.
 
+mod html;
 mod json;
+mod plot;
 mod table;
 
 use std::{fs, io::Write, path::Path};
@@ -16,6 +18,9 @@ use crate::{cli::Common, control::RunError, outcome::Outcome};
 pub fn write_files(outcomes: &[Outcome], common: &Common) -> Result<(), RunError> {
     if let Some(path) = &common.json {
         write(path, &json::report(outcomes))?;
+    }
+    if let Some(path) = &common.html {
+        write(path, &html::page(outcomes))?;
     }
     if let Some(path) = &common.hgrm {
         let texts: Vec<String> = outcomes

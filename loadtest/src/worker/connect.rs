@@ -42,9 +42,13 @@ pub(super) struct Connecting {
     /// Those under way, and when they should be ready.
     deadlines: VecDeque<(u64, u32)>,
     under_way: u32,
+    /// How many may be.
+    most: u32,
     /// Nanoseconds between two; 0 for as fast as possible.
     interval: f64,
     opened: u64,
+    /// When this was made.
+    made: u64,
     start: u64,
     /// Storms followed so far.
     pub storms: u32,
@@ -67,8 +71,10 @@ impl Connecting {
             again: VecDeque::new(),
             deadlines: VecDeque::new(),
             under_way: 0,
+            most: plan.max_connecting,
             interval,
             opened: 0,
+            made: now,
             start,
             storms: 0,
             hopeless: false,
@@ -79,6 +85,11 @@ impl Connecting {
                 plan.sources.len()
             ],
         }
+    }
+
+    /// The first connection is due now.
+    pub fn begin(&mut self, now: u64) {
+        self.start += now - self.made;
     }
 
     /// So many connections are to be opened.
@@ -96,7 +107,7 @@ impl Worker {
     /// When this thread has to open something, or give up on something; for the timer.
     pub(super) fn next_connection(&self) -> u64 {
         let connecting = &self.connecting;
-        let full = connecting.under_way >= self.plan.max_connecting;
+        let full = connecting.under_way >= connecting.most || self.phase == Phase::Prepare;
         let mut next = u64::MAX;
         if let (Some((due, _)), false) = (connecting.again.front(), full) {
             next = *due;
@@ -112,12 +123,12 @@ impl Worker {
 
     /// Opens the connections that are due.
     pub(super) fn open_connections(&mut self) {
-        if self.phase >= Phase::Drain {
+        if !matches!(self.phase, Phase::Connect | Phase::Run) {
             return;
         }
         self.churn();
         for _ in 0..OPENED_PER_TURN {
-            if self.connecting.under_way >= self.plan.max_connecting {
+            if self.connecting.under_way >= self.connecting.most {
                 break;
             }
             let again = self.connecting.again.front().filter(|(due, _)| *due <= self.now).copied();
@@ -394,6 +405,8 @@ impl Worker {
         self.now = clock::now();
         self.connecting.again.clear();
         self.connecting.under_way = 0;
+        // Everyone comes back at once.
+        self.connecting.most = u32::MAX;
         for at in 0..self.conns.len() {
             let Some(conn) = self.conns.get_mut(at) else { continue };
             if let Some(socket) = &conn.socket {

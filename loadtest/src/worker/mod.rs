@@ -177,7 +177,7 @@ impl Worker {
             buffer: vec![0; READ_BUFFER].into(),
             out: Vec::new(),
             now,
-            phase: Phase::Connect,
+            phase: Phase::Prepare,
             ready: VecDeque::new(),
             settled: vec![Vec::new(); shared.workers.len()],
             mail: Vec::new(),
@@ -295,6 +295,7 @@ impl Worker {
 
     async fn serve(&mut self) -> io::Result<()> {
         let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
+        self.mine(|mine| mine.counters.prepared.add(1));
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         loop {
             events.clear();
@@ -367,9 +368,10 @@ impl Worker {
         }
         self.phase = phase;
         match phase {
+            Phase::Connect => self.connecting.begin(self.now),
             Phase::Run => self.start_saturating(),
             Phase::Close => self.say_goodbye(),
-            Phase::Connect | Phase::Drain => {}
+            Phase::Prepare | Phase::Drain => {}
         }
     }
 
