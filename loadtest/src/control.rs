@@ -117,11 +117,7 @@ struct Run {
 }
 
 impl Run {
-    fn start(
-        job: Job,
-        common: &Common,
-        interrupted: Arc<AtomicBool>,
-    ) -> Result<Self, RunError> {
+    fn start(job: Job, common: &Common, interrupted: Arc<AtomicBool>) -> Result<Self, RunError> {
         let driver = match common.driver.as_str() {
             "auto" => ringmq::cli::Driver::Auto,
             "io_uring" => ringmq::cli::Driver::IoUring,

@@ -71,9 +71,7 @@ impl Latency {
     /// The text format that HdrHistogram's plotters read, in milliseconds.
     pub fn percentile_distribution(&self) -> String {
         use std::fmt::Write;
-        let mut text = String::from(
-            "       Value     Percentile TotalCount 1/(1-Percentile)\n\n",
-        );
+        let mut text = String::from("       Value     Percentile TotalCount 1/(1-Percentile)\n\n");
         for (percentile, value, count) in self.points() {
             let quantile = percentile / 100.0;
             let inverse = match quantile < 1.0 {
@@ -202,6 +200,9 @@ mod tests {
         }
         assert!((latency.max() - 1_000.0).abs() < 2.0);
         let text = latency.percentile_distribution();
-        assert!(text.contains("Percentile TotalCount") && text.contains("Total count    =         1000"));
+        assert!(
+            text.contains("Percentile TotalCount")
+                && text.contains("Total count    =         1000")
+        );
     }
 }

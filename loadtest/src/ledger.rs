@@ -46,7 +46,8 @@ impl Track {
             self.next = sequence.wrapping_add(1);
             return Arrival::Next { skipped };
         }
-        let run = irregular.missing.range(..=sequence).next_back().map(|(start, end)| (*start, *end));
+        let run =
+            irregular.missing.range(..=sequence).next_back().map(|(start, end)| (*start, *end));
         match run {
             Some((start, end)) if sequence < end => {
                 irregular.missing.remove(&start);

@@ -177,9 +177,8 @@ impl Plan {
     pub fn streams(&self, flow: &Flow, worker: u32) -> Range<u32> {
         let members = self.members(flow.group, worker);
         let count = u64::from(self.groups.get(flow.group).map_or(1, |group| group.count.max(1)));
-        let first = |member: u32| {
-            (u64::from(member) * u64::from(flow.streams)).div_ceil(count) as u32
-        };
+        let first =
+            |member: u32| (u64::from(member) * u64::from(flow.streams)).div_ceil(count) as u32;
         first(members.start)..first(members.end)
     }
 

@@ -1,20 +1,14 @@
 //! Scenarios by name, in the notation of the Open MQTT Benchmark Suite.
 
 use crate::{
-    cli::{
-        Cli, SuiteArgs,
-    },
+    cli::{Cli, SuiteArgs},
     verb::{Job, PlanError},
 };
 use clap::Parser;
 
 /// The scenarios that the suite itself describes.
-const STANDARD: [&str; 4] = [
-    "conn-tcp-1M-5K",
-    "p2p-50K-50K-50K-50K",
-    "fanout-5-1000-5-250K",
-    "sharedsub-50K-500-50K-50K",
-];
+const STANDARD: [&str; 4] =
+    ["conn-tcp-1M-5K", "p2p-50K-50K-50K-50K", "fanout-5-1000-5-250K", "sharedsub-50K-500-50K-50K"];
 
 /// The jobs of a suite.
 ///
@@ -148,10 +142,7 @@ mod tests {
     #[test]
     fn names_stand_for_command_lines() {
         assert_eq!(line("conn-tcp-1M-5K", 0.01), "conn -c 10000 -R 5000");
-        assert_eq!(
-            line("p2p-50K-50K-50K-50K", 0.1),
-            "pair -c 5000 --rate 5000 -q 1 -s 16"
-        );
+        assert_eq!(line("p2p-50K-50K-50K-50K", 0.1), "pair -c 5000 --rate 5000 -q 1 -s 16");
         assert_eq!(
             line("singlenode-fanout-5-1000-5-250K", 1.0),
             "fan-out -c 1000 --publishers 5 --rate 250 -q 1 -s 16"
@@ -164,7 +155,8 @@ mod tests {
 
     #[test]
     fn other_names_are_refused() {
-        for name in ["", "conn-tls-1M-5K", "p2p-1-2-1-1", "p2p-1K", "fanout-x-1-1-1", "conn-tcp-0-1"]
+        for name in
+            ["", "conn-tls-1M-5K", "p2p-1-2-1-1", "p2p-1K", "fanout-x-1-1-1", "conn-tcp-0-1"]
         {
             assert!(flags(name, 1.0).is_err(), "{name}");
         }

@@ -102,8 +102,7 @@ impl Job {
                 }
                 base.plan.churn_rate = f64::from(args.count) * args.churn / 100.0;
                 base.plan.graceful = !args.abrupt;
-                let title =
-                    format!("churn: {} clients, {} % in a second", args.count, args.churn);
+                let title = format!("churn: {} clients, {} % in a second", args.count, args.churn);
                 let duration = args.common.duration.unwrap_or(10.0);
                 base.job(title, Course::Churn, duration)
             }
@@ -174,7 +173,7 @@ impl Base {
                 retries: common.retries,
                 reconnect: common.reconnect,
                 window: 1000,
-                grain: 100_000,
+                grain: 0,
                 limit: 0,
                 churn_rate: 0.0,
                 graceful: true,
@@ -264,7 +263,7 @@ impl Base {
         if traffic.size > 200_000_000 {
             return usage("-s: MQTT packets have at most 256 MiB");
         }
-        self.plan.grain = traffic.grain.max(1) * 1000;
+        self.plan.grain = traffic.grain.map_or(0, |grain| grain.max(1) * 1000);
         self.plan.limit = traffic.limit;
         self.plan.window = match traffic.inflight {
             Some(0) => 65_535,
@@ -306,6 +305,10 @@ impl Base {
         }
         self.plan.workers = workers(&self.plan, self.common.workers)?;
         let subscribes = self.plan.groups.iter().any(|group| group.subscription.is_some());
+        if self.plan.grain == 0 {
+            let two = 2e9 * f64::from(self.plan.workers) / self.plan.rate().max(1.0);
+            self.plan.grain = two.clamp(50e3, 1e6) as u64;
+        }
         let measures = course == Course::Traffic && duration > 0.0 && self.plan.limit == 0;
         let default_warmup = if measures { 1.0 } else { 0.0 };
         Ok(Job {
@@ -412,8 +415,7 @@ pub(crate) fn local_ports() -> (u16, u16) {
 
 /// On loopback every address is this machine's: enough of them that ports are no limit.
 fn loopback_sources(plan: &Plan) -> Vec<IpAddr> {
-    let loopback =
-        plan.targets.iter().all(|target| target.is_ipv4() && target.ip().is_loopback());
+    let loopback = plan.targets.iter().all(|target| target.is_ipv4() && target.ip().is_loopback());
     if !loopback || plan.clients() <= CLIENTS_PER_ADDRESS {
         return Vec::new();
     }
@@ -514,7 +516,12 @@ fn pair(count: u32, traffic: &Traffic, common: &Common) -> Result<Job, PlanError
     receivers.subscription = Some(Subscription {
         filters: Arc::new(move |member| vec![topic(member)]),
         qos: parse_qos(traffic.subqos.unwrap_or(traffic.qos))?,
-        expects: Arc::new(|member| Expects::Streams { flow: 0, first: member, stride: 1, count: 1 }),
+        expects: Arc::new(|member| Expects::Streams {
+            flow: 0,
+            first: member,
+            stride: 1,
+            count: 1,
+        }),
     });
     base.plan.groups.push(base.group("pub", count));
     base.plan.groups.push(receivers);
@@ -637,7 +644,7 @@ pub(crate) fn no_traffic(size: usize) -> Traffic {
         retain: false,
         limit: 0,
         inflight: None,
-        grain: 100,
+        grain: None,
         topic_prefix: None,
     }
 }

@@ -92,7 +92,10 @@ impl Fake {
             Packet::Connect(_) => {
                 let reason = self.faults.refuse.unwrap_or_default();
                 let properties = ConnackProperties::default();
-                encode(Packet::Connack(Connack { session_present: false, reason, properties }), answer);
+                encode(
+                    Packet::Connack(Connack { session_present: false, reason, properties }),
+                    answer,
+                );
             }
             Packet::Subscribe(subscribe) => {
                 let mut subscribers = self.subscribers.lock().unwrap();

@@ -94,7 +94,10 @@ fn figures(html: &mut String, outcome: &Outcome) {
         }
     }
     for (number, round) in outcome.storms.iter().enumerate() {
-        all.push((format!("{:.3} s", round.seconds), format!("until all were back, {}", number + 1)));
+        all.push((
+            format!("{:.3} s", round.seconds),
+            format!("until all were back, {}", number + 1),
+        ));
     }
     html.push_str("<div class=\"figures\">");
     for (value, what) in all {
@@ -153,10 +156,7 @@ fn memory_plot(outcome: &Outcome) -> Plot {
     let mut memory = Plot::new("Memory", Axis::Seconds, Axis::Linear("B"));
     let broker = outcome.samples.iter().filter_map(|it| Some((it.at, it.broker?.rss as f64)));
     memory.line("broker RSS", broker.collect());
-    memory.line(
-        "tool RSS",
-        outcome.samples.iter().map(|it| (it.at, it.tool.rss as f64)).collect(),
-    );
+    memory.line("tool RSS", outcome.samples.iter().map(|it| (it.at, it.tool.rss as f64)).collect());
     memory.line(
         "kernel slab, above the start",
         outcome

@@ -23,10 +23,8 @@ pub fn write_files(outcomes: &[Outcome], common: &Common) -> Result<(), RunError
         write(path, &html::page(outcomes))?;
     }
     if let Some(path) = &common.hgrm {
-        let texts: Vec<String> = outcomes
-            .iter()
-            .map(|outcome| outcome.delivery.percentile_distribution())
-            .collect();
+        let texts: Vec<String> =
+            outcomes.iter().map(|outcome| outcome.delivery.percentile_distribution()).collect();
         write(path, &texts.join("\n"))?;
     }
     Ok(())

@@ -6,7 +6,7 @@ use super::html::escape;
 
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 240.0;
-const LEFT: f64 = 56.0;
+const LEFT: f64 = 64.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 26.0;
@@ -175,7 +175,11 @@ fn percentile_place(percentile: f64) -> f64 {
 /// The round number (1, 2 or 5 times a power of ten) at or above `least`.
 fn step(least: f64) -> f64 {
     let power = 10f64.powf(least.max(1e-9).log10().floor());
-    [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|it| *it >= least).unwrap_or(power)
+    [1.0, 2.0, 5.0, 10.0]
+        .map(|factor| factor * power)
+        .into_iter()
+        .find(|it| *it >= least)
+        .unwrap_or(power)
 }
 
 #[cfg(test)]
@@ -189,7 +193,7 @@ mod tests {
         assert!(plot.svg().is_none());
         plot.line("x", vec![(1.0, 0.0), (2.0, 10.0)]);
         let svg = plot.svg().unwrap();
-        assert!(svg.contains("a &lt; b") && svg.contains("56.0,214.0"), "{svg}");
+        assert!(svg.contains("a &lt; b") && svg.contains("64.0,214.0"), "{svg}");
     }
 
     #[test]

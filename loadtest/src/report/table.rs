@@ -254,7 +254,9 @@ pub fn notes(outcome: &Outcome, plan: &Plan) -> Vec<String> {
         }
     }
     if outcome.broker_gone {
-        notes.push("the broker closed every connection, or is gone: this is what came till then".into());
+        notes.push(
+            "the broker closed every connection, or is gone: this is what came till then".into(),
+        );
     }
     if outcome.interrupted {
         notes.push("interrupted".into());

@@ -81,7 +81,8 @@ impl Connecting {
             port_range,
             // Each thread begins elsewhere, so that they rarely meet.
             ports: vec![
-                (u64::from(port_range.1) * u64::from(worker) / u64::from(plan.workers)) as u16;
+                (u64::from(port_range.1) * u64::from(worker) / u64::from(plan.workers))
+                    as u16;
                 plan.sources.len()
             ],
         }
@@ -495,7 +496,8 @@ impl Worker {
         let interval = self.visit_interval();
         let elapsed = self.now.saturating_sub(self.visit.1);
         let count = self.conns.len() as u64;
-        let upto = (u128::from(elapsed) * u128::from(count) / u128::from(interval)).min(count.into());
+        let upto =
+            (u128::from(elapsed) * u128::from(count) / u128::from(interval)).min(count.into());
         for at in self.visit.0..upto as usize {
             let Some(conn) = self.conns.get_mut(at) else { break };
             if conn.state != State::Ready {

@@ -155,7 +155,8 @@ impl Worker {
             flow.left -= u64::from(wanted.min(room));
         }
         let count = self.encode_messages(at, wanted.min(room));
-        if saturates && let Some(source) = self.sources.get(at as usize)
+        if saturates
+            && let Some(source) = self.sources.get(at as usize)
             && let Some(flow) = self.flows.get_mut(source.flow as usize)
         {
             flow.left += u64::from(wanted.min(room) - count);
@@ -310,7 +311,8 @@ impl Worker {
         let Pace::Saturate { credit } = description.pace else { return };
         // Woken for each message of its credit, a source that may have many would write them one
         // by one.
-        if !source.queued && credit.saturating_mul(fanout) - source.under_way.min(credit * fanout) >= fanout
+        if !source.queued
+            && credit.saturating_mul(fanout) - source.under_way.min(credit * fanout) >= fanout
         {
             self.queue(at);
         }

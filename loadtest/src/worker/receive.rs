@@ -10,12 +10,7 @@ use rustix::{
 };
 
 use super::{State, Worker};
-use crate::{
-    failure::Failure,
-    header::Header,
-    ledger::Arrival,
-    plan::Expects,
-};
+use crate::{failure::Failure, header::Header, ledger::Arrival, plan::Expects};
 
 const PUBLISH: u8 = 3;
 const PUBACK: u8 = 4;
@@ -213,7 +208,8 @@ impl Worker {
         match receiver.expects {
             Expects::Anything => {}
             Expects::Share { flow } => {
-                let new = self.outcome.shares.entry(header.stream).or_default().note(header.sequence);
+                let new =
+                    self.outcome.shares.entry(header.stream).or_default().note(header.sequence);
                 let local = header.stream.wrapping_sub(receiver.first_stream);
                 if new && self.saturates {
                     self.on_delivered(flow, local, 1);
@@ -332,8 +328,7 @@ impl Worker {
         if !rest.is_empty() {
             conn.unwritten = Some(Box::new(rest.to_vec()));
             if !std::mem::replace(&mut conn.watches_writing, true) {
-                let flags =
-                    EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+                let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
                 let data = EventData::new_u64(at as u64);
                 let _ = epoll::modify(self.epoll.as_fd(), socket, data, flags);
             }
