@@ -71,12 +71,10 @@ impl Fake {
                 return;
             }
             bytes.extend_from_slice(&buffer[..received]);
-            loop {
-                let Ok(FrameStatus::Complete(frame)) = frame(&bytes, 1 << 20) else { break };
+            while let Ok(FrameStatus::Complete(frame)) = frame(&bytes, 1 << 20) {
                 let packet = Packet::decode(&frame, Version::V3_1_1).unwrap();
                 let mut answer = Vec::new();
                 self.handle(&packet, &stream, &mut answer);
-                // The subscriber's writes come from other threads, whole packets each.
                 let _ = stream.write_all(&answer);
                 let len = frame.len;
                 bytes.drain(..len);

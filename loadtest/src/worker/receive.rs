@@ -33,10 +33,7 @@ impl Worker {
             return;
         }
         let mut buffer = std::mem::take(&mut self.buffer);
-        loop {
-            let Some(socket) = self.conns.get(at).and_then(|conn| conn.socket.as_ref()) else {
-                break;
-            };
+        while let Some(socket) = self.conns.get(at).and_then(|conn| conn.socket.as_ref()) {
             match rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT) {
                 Ok((0, _)) => {
                     self.on_gone(at, Failure::Lost);
