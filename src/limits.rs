@@ -76,9 +76,11 @@ pub const MAX_SHARDS: usize = 128;
 /// About 100 µs of work at 5 million packets per second.
 pub const PACKETS_PER_TURN: u32 = 512;
 
-/// Deliveries (message times receiver) that one connection may cause before it yields to the
-/// others. A single message to more receivers than this is still delivered in one go.
-pub const DELIVERIES_PER_TURN: usize = 8_192;
+/// Units of work that one connection may cause before it yields to the others: deliveries (message
+/// times receiver), and what takes about as long, such as a step of matching without a shape, a
+/// filter of a SUBSCRIBE, or a retained topic looked at. A single message to more receivers than
+/// this is still delivered in one go.
+pub const WORK_PER_TURN: usize = 8_192;
 
 /// Bytes that a turn encodes before it is ended early, so that they stay in the processor's caches
 /// and outboxes do not fill up while their sockets are empty.
@@ -93,6 +95,18 @@ pub const MESH_CREDIT: u32 = 8_192;
 /// (`--max-filter-shapes`). Every shape in use costs one hash and one look-up per publish; a shard
 /// with filters beyond the cap gets every message.
 pub const MAX_FILTER_SHAPES: usize = 64;
+
+/// Levels, `#` not counted, that a filter with a wildcard may have. A filter beyond it could not be
+/// found by hash; it is refused (0x8F Topic Filter invalid, before MQTT 5 0x80).
+pub const MAX_WILDCARD_LEVELS: usize = crate::topics::MAX_SHAPE_LEVELS;
+
+/// Filters of one shard that came when all shapes were taken (`--max-unshaped-filters`). They are
+/// matched level by level: each level of each of them may be a step of every publish, about 25 ns,
+/// so this many cost up to 3 ms. What comes beyond it is refused (0x97 Quota exceeded).
+pub const MAX_UNSHAPED_FILTERS: usize = 4_096;
+
+/// Those of one session, so that one client cannot take all of them.
+pub const MAX_UNSHAPED_FILTERS_PER_SESSION: u16 = 64;
 
 /// Time to tell the clients and flush after SIGTERM (`--shutdown-timeout`). Service managers kill
 /// after 30 to 90 s, container runtimes after 10.
@@ -136,15 +150,26 @@ pub const MAX_QOS: u8 = 2;
 pub const MAX_TOPIC_LEVELS: usize = 128;
 
 /// Subscriptions of one session (`--max-subscriptions`). Devices have a handful, back ends some
-/// hundreds; at about 160 bytes each this bounds what one client can take at 1.6 MB and leaves
-/// room for a gateway that subscribes for thousands of devices.
+/// hundreds; this leaves room for a gateway that subscribes for thousands of devices. Each takes
+/// about 160 bytes beside its text.
 pub const MAX_SUBSCRIPTIONS: usize = 10_000;
+
+/// Bytes of the topic filters that one session subscribes to (`--max-subscription-bytes`). With the
+/// number of subscriptions this bounds what one client can take at 2.6 MB; 10,000 filters have
+/// room for 100 bytes each. What comes beyond it is refused (0x97 Quota exceeded).
+pub const MAX_SUBSCRIPTION_BYTES: u64 = MIB;
 
 // ---- Sessions and queues ---------------------------------------------------------------------
 
 /// How long a session may outlive its connection (`--max-session-expiry`), in seconds. Lowers what
 /// MQTT 5 clients ask for; 3.x sessions with CleanSession 0 get exactly this.
 pub const MAX_SESSION_EXPIRY: u32 = 2 * 60 * 60;
+
+/// Sessions in the whole broker, connected or not (`--max-sessions`). Any client can leave sessions
+/// behind under as many client identifiers as it makes up. One with a subscription of its own takes
+/// about 400 bytes, so this many take 1.6 GB. A CONNECT that would make one more is refused (0x97
+/// Quota exceeded, before MQTT 5 return code 3).
+pub const MAX_SESSIONS: u64 = 4_000_000;
 
 /// Messages that wait in one session for the client to return or for room in the in-flight window
 /// (`--max-queued-messages`).
@@ -153,6 +178,11 @@ pub const MAX_QUEUED_MESSAGES: usize = 1_000;
 /// Bytes (topics, properties and payloads) of the messages waiting in one session
 /// (`--max-queued-bytes`). At least one packet of the largest size has to fit.
 pub const MAX_QUEUED_BYTES: u64 = 16 * MIB;
+
+/// Bytes of the messages waiting in all sessions of the broker (`--max-queued-total-bytes`); each
+/// shard has its share. A message counts once for every session that it waits in, although these
+/// share one copy. Without it, queues could grow with the number of sessions.
+pub const MAX_QUEUED_TOTAL_BYTES: u64 = GIB;
 
 // ---- Retained messages -----------------------------------------------------------------------
 
@@ -207,13 +237,15 @@ const _: () = {
     assert!(MAX_PACKET_SIZE <= PACKET_SIZE_CEILING);
     assert!(MAX_OUTBOX_BYTES >= largest_packet, "a packet that fits no outbox cannot be delivered");
     assert!(MAX_QUEUED_BYTES >= largest_packet, "a packet that fits no queue cannot be kept");
+    assert!(MAX_QUEUED_TOTAL_BYTES >= MAX_QUEUED_BYTES, "one full queue fits");
+    assert!(MAX_SUBSCRIPTION_BYTES >= 65_535, "the longest filter fits");
     assert!(MAX_RETAINED_BYTES >= largest_packet, "a packet that fits no store cannot be retained");
     assert!(RECEIVE_MAXIMUM > 0 && MAX_AWAITING_REL > 0 && MAX_INFLIGHT > 0);
     assert!(RECEIVE_MAXIMUM == MAX_AWAITING_REL, "both bound the same table");
     assert!(MAX_QUEUED_MESSAGES >= MAX_INFLIGHT as usize, "the queue refills the window");
     assert!(MAX_QOS <= 2);
     assert!(MAX_UNREAD_BYTES >= largest_packet, "a packet that is never read cannot be handled");
-    assert!(DELIVERIES_PER_TURN >= PACKETS_PER_TURN as usize, "one receiver each is within budget");
+    assert!(WORK_PER_TURN >= PACKETS_PER_TURN as usize, "one receiver each is within budget");
     assert!(RETAINED_VISITS >= RETAINED_BATCH);
     assert!(RETAINED_BATCH < MESH_CREDIT as usize, "one answer must not use up a pair's credit");
     assert!(CONNECT_TIMEOUT.as_secs() > LINGER.as_secs());

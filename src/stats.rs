@@ -197,6 +197,8 @@ reasons! {
     DropReason {
         /// The session's queue was full.
         QueueFull = "queue_full",
+        /// The queues of all sessions of a shard together were full.
+        QueuesFull = "queues_full",
         /// The client read too slowly: its outbox was full.
         OutboxFull = "outbox_full",
         /// The packet was larger than the client's Maximum Packet Size.

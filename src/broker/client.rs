@@ -61,6 +61,10 @@ pub struct Rare {
     pub user_name: Option<Box<str>>,
     /// The shared subscriptions.
     pub groups: Vec<Membership>,
+    /// The bytes of all its filters, once it has many of them.
+    pub filter_bytes: Option<usize>,
+    /// How many of its filters came when all shapes were taken.
+    pub unshaped: u16,
     /// Retained messages that are still to be fetched for new subscriptions.
     pub retained: RetainedRequests,
 }
@@ -72,6 +76,13 @@ pub struct Membership {
     pub share: Box<str>,
     /// The topic filter behind it.
     pub filter: Box<str>,
+}
+
+impl Membership {
+    /// The length of `$share/<ShareName>/<filter>`.
+    pub fn len(&self) -> usize {
+        "$share//".len() + self.share.len() + self.filter.len()
+    }
 }
 
 impl Client {

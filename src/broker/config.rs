@@ -40,12 +40,18 @@ pub struct Config {
     pub max_retained_bytes: u64,
     /// The subscriptions of one session.
     pub max_subscriptions: usize,
+    /// The bytes of their filters.
+    pub max_subscription_bytes: usize,
     /// The levels of a topic name or filter.
     pub max_topic_levels: usize,
     /// The distinct shapes of wildcard filters that are indexed.
     pub max_filter_shapes: usize,
+    /// The filters of a shard that came when all shapes were taken.
+    pub max_unshaped_filters: usize,
     /// Replaces the keep-alive of MQTT 5 clients, in seconds.
     pub server_keep_alive: Option<u16>,
+    /// The sessions, connected or not, over all shards; 0 for no cap.
+    pub max_sessions: u64,
     /// The longest session expiry, in seconds.
     pub max_session_expiry: u32,
     /// Whether the broker assigns identifiers to clients that come without.
@@ -58,6 +64,8 @@ pub struct Config {
     pub validate_payload_format: bool,
     /// The caps on the queue of one session.
     pub queue: QueueCaps,
+    /// The bytes in all queues, over all shards.
+    pub max_queued_total_bytes: u64,
     /// Whether QoS 0 messages are queued for absent clients.
     pub queue_qos0: bool,
     /// Whether presence events are published.
@@ -89,15 +97,19 @@ impl Default for Config {
             max_retained_messages: 1_000_000,
             max_retained_bytes: 1 << 30,
             max_subscriptions: 10_000,
+            max_subscription_bytes: 1 << 20,
             max_topic_levels: 128,
             max_filter_shapes: 64,
+            max_unshaped_filters: 4_096,
             server_keep_alive: None,
+            max_sessions: 0,
             max_session_expiry: 7_200,
             allow_empty_client_id: true,
             strategy: Strategy::RoundRobin,
             response_information: None,
             validate_payload_format: false,
             queue: QueueCaps { messages: 1_000, bytes: 16 << 20, drop_oldest: true },
+            max_queued_total_bytes: 1 << 30,
             queue_qos0: false,
             presence_events: true,
             sys_interval: 0,

@@ -126,6 +126,13 @@ impl Broker {
     fn accept(&mut self, key: ConnectionKey, connect: &Connect<'_>, data: Option<&[u8]>) {
         let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+        if !self.has_session_room(client_id) {
+            if let Some(connection) = self.clients.connections.get_mut(key.index()) {
+                // The authentication is over: nothing of it is abandoned.
+                connection.state = State::AwaitConnect;
+            }
+            return self.refuse(key, ReasonCode::QuotaExceeded);
+        }
         let (session, session_present) = self.take_session(client_id, connect.clean_start);
         let expiry_interval = self.session_expiry(connect);
         let will = connect.will.as_ref().map(|will| {
@@ -160,6 +167,15 @@ impl Broker {
         self.announce_connected(key, session);
         self.clients.pump(session);
         self.fetch_retained(session);
+    }
+
+    /// Whether the client has a session already, or there may be one more.
+    fn has_session_room(&self, client_id: &str) -> bool {
+        let maximum = self.config.max_sessions;
+        let sessions = || self.shared.stats.iter().map(|s| s.sessions.get()).sum::<u64>();
+        maximum == 0
+            || sessions() < maximum
+            || self.find_session(client_id, self.shared.seed.hash(client_id)).is_some()
     }
 
     /// Sets what the connection and its client agree on.

@@ -33,8 +33,11 @@ pub struct Clients {
     /// Client identifier to session.
     pub(super) by_id: HashTable<SessionKey>,
     pub(super) out: Outboxes,
-    /// The messages delivered since this was last set to 0.
-    pub(super) delivered: usize,
+    /// The bytes in all queues.
+    max_queued_bytes: u64,
+    /// The work done since this was last set to 0, in the units of
+    /// [`WORK_PER_TURN`](crate::limits::WORK_PER_TURN).
+    pub(super) work: usize,
     /// Connections whose clients do not take an answer as large as the one that is due.
     pub(super) unsendable: Vec<ConnectionKey>,
     /// The broker's clock, in milliseconds; set at the start of each turn.
@@ -112,8 +115,8 @@ impl<'a> Encoding<'a> {
 type Delivered = Result<(), DropReason>;
 
 impl Clients {
-    /// No clients yet.
-    pub fn new(config: Arc<Config>, stats: Arc<ShardStats>) -> Self {
+    /// No clients yet, and room for so many bytes in all their queues.
+    pub fn new(config: Arc<Config>, stats: Arc<ShardStats>, max_queued_bytes: u64) -> Self {
         Self {
             config,
             stats,
@@ -121,7 +124,8 @@ impl Clients {
             sessions: Slab::new(),
             by_id: HashTable::new(),
             out: Outboxes::default(),
-            delivered: 0,
+            max_queued_bytes,
+            work: 0,
             unsendable: Vec::new(),
             now: 0,
             spare: Vec::new(),
@@ -145,7 +149,7 @@ impl Clients {
 
     /// Delivers to one session, or queues for it, or drops and counts.
     pub fn deliver(&mut self, key: SessionKey, matched: Matched<'_>, encoding: &mut Encoding<'_>) {
-        self.delivered += 1;
+        self.work += 1;
         let publication = &encoding.publication;
         let qos = publication.qos.min(matched.options.qos);
         let retain =
@@ -276,7 +280,17 @@ impl Clients {
         };
         let outgoing = client.outgoing.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         let before = (outgoing.queued(), outgoing.queued_bytes());
-        let enqueued = outgoing.enqueue(delivery, self.config.queue);
+        let mut caps = self.config.queue;
+        let room = self.max_queued_bytes.saturating_sub(self.stats.queued_bytes.get());
+        let room = before.1.saturating_add(usize::try_from(room).unwrap_or(usize::MAX));
+        let mut reason = DropReason::QueueFull;
+        if room < caps.bytes {
+            caps.bytes = room;
+            if before.0 < caps.messages {
+                reason = DropReason::QueuesFull;
+            }
+        }
+        let enqueued = outgoing.enqueue(delivery, caps);
         count_queued(&self.stats, before, outgoing);
         if outgoing.is_empty() {
             client.outgoing = None;
@@ -284,10 +298,10 @@ impl Clients {
         match enqueued {
             Enqueued::Waits(0) => Ok(()),
             Enqueued::Waits(dropped) => {
-                self.stats.publish_dropped.add(DropReason::QueueFull, dropped as u64);
+                self.stats.publish_dropped.add(reason, dropped as u64);
                 Ok(())
             }
-            Enqueued::Dropped => Err(DropReason::QueueFull),
+            Enqueued::Dropped => Err(reason),
         }
     }
 

@@ -192,6 +192,8 @@ pub struct Broker {
     effects: Vec<Effect>,
     /// Sessions whose retained messages are fetched on in the next turn.
     fetching: VecDeque<SessionKey>,
+    /// Questions of other shards about retained messages that are left for the next turn.
+    queries: VecDeque<Box<mail::RetainedQuery>>,
     /// Connections that are not read from until another shard has taken messages in.
     starved: Vec<ConnectionKey>,
     report: SysReport,
@@ -220,7 +222,11 @@ impl Broker {
             id,
             stats: Arc::clone(&stats),
             now,
-            clients: Clients::new(Arc::clone(&config), stats),
+            clients: Clients::new(
+                Arc::clone(&config),
+                stats,
+                share_of(config.max_queued_total_bytes),
+            ),
             index: FilterIndex::new(shared.seed.clone(), config.max_filter_shapes),
             groups: SharedGroups::new(shared.seed.clone()),
             retained: Retained::new(
@@ -236,6 +242,7 @@ impl Broker {
             mail: Mail::new(shards),
             effects: Vec::new(),
             fetching: VecDeque::new(),
+            queries: VecDeque::new(),
             starved: Vec::new(),
             report: SysReport::new(now),
             matching: Vec::new(),
@@ -293,7 +300,7 @@ impl Broker {
 
     /// Whether there is work that does not wait for anything: the reactor runs another turn.
     pub fn has_work(&self) -> bool {
-        !self.fetching.is_empty()
+        !self.fetching.is_empty() || !self.queries.is_empty()
     }
 
     /// The messages for other shards.

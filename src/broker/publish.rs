@@ -238,7 +238,7 @@ impl Broker {
     ) -> bool {
         let mut matching = std::mem::take(&mut self.matching);
         matching.clear();
-        self.index.matching(encoding.publication.topic, &mut matching);
+        self.clients.work += self.index.matching(encoding.publication.topic, &mut matching);
         match matching.as_slice() {
             [] => {}
             [only] => {

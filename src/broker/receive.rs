@@ -39,9 +39,9 @@ impl Broker {
         bytes: &[u8],
         consumed: &mut usize,
     ) -> NextStep {
-        self.clients.delivered = 0;
+        self.clients.work = 0;
         for _ in 0..self.config.packets_per_turn {
-            if self.clients.delivered > limits::DELIVERIES_PER_TURN {
+            if self.clients.work > limits::WORK_PER_TURN {
                 break;
             }
             let Some(connection) = self.clients.connections.get(key.index()) else {

@@ -33,6 +33,8 @@ pub struct RetainedRequests {
     queue: VecDeque<RetainedRequest>,
     /// A question is on its way.
     asked: bool,
+    /// The session is among those that go on in the next turn.
+    goes_on: bool,
     /// Topics for which a newer retained message has been delivered in the meantime: what is
     /// still on its way for them is out of date.
     superseded: Vec<Box<str>>,
@@ -183,8 +185,16 @@ impl Broker {
             }
             let answer = self.answer(&query);
             self.take_answer(answer);
+            if self.clients.work > limits::WORK_PER_TURN {
+                break;
+            }
         }
-        self.fetching.push_back(session);
+        let client = self.clients.sessions.get_mut(session.index());
+        let Some(rare) = client.and_then(|client| client.rare.as_mut()) else { return };
+        // Once, however often the session asks in this turn.
+        if !std::mem::replace(&mut rare.retained.goes_on, true) {
+            self.fetching.push_back(session);
+        }
     }
 
     fn next_question(&mut self, session: SessionKey) -> Option<(ShardId, RetainedQuery)> {
@@ -216,8 +226,16 @@ impl Broker {
         Some((shard, query))
     }
 
-    /// Another shard asks what is kept here.
-    pub(super) fn on_retained_query(&mut self, query: &RetainedQuery) {
+    /// Another shard asks what is kept here. Each session has one question on its way at most, so
+    /// there are no more of them than sessions.
+    pub(super) fn on_retained_query(&mut self, query: Box<RetainedQuery>) {
+        if self.clients.work > limits::WORK_PER_TURN || !self.queries.is_empty() {
+            return self.queries.push_back(query);
+        }
+        self.answer_query(&query);
+    }
+
+    fn answer_query(&mut self, query: &RetainedQuery) {
         let answer = self.answer(query);
         self.mail.push(query.from, ShardMessage::RetainedAnswer(Box::new(answer)));
     }
@@ -232,13 +250,14 @@ impl Broker {
     fn answer(&mut self, query: &RetainedQuery) -> RetainedAnswer {
         let mut found = Vec::new();
         let after = query.after.as_deref();
-        let mut next = self.retained.scan(
+        let (visited, mut next) = self.retained.scan(
             &query.filter,
             after,
             query.limit,
             limits::RETAINED_VISITS,
             &mut found,
         );
+        self.clients.work += visited;
         // No more than an outbox takes that was half empty when it was asked.
         let mut bytes = 0;
         let mut fits = |(_, message): &(&str, &Arc<Message>)| {
@@ -300,7 +319,22 @@ impl Broker {
 
     /// Goes on with what was left for this turn.
     pub(super) fn fetch_on(&mut self) {
+        for query in std::mem::take(&mut self.queries) {
+            if self.clients.work > limits::WORK_PER_TURN {
+                self.queries.push_back(query);
+            } else {
+                self.answer_query(&query);
+            }
+        }
         for session in std::mem::take(&mut self.fetching) {
+            if self.clients.work > limits::WORK_PER_TURN {
+                self.fetching.push_back(session);
+                continue;
+            }
+            let client = self.clients.sessions.get_mut(session.index());
+            if let Some(rare) = client.and_then(|client| client.rare.as_mut()) {
+                rare.retained.goes_on = false;
+            }
             self.fetch_retained(session);
         }
     }
@@ -314,7 +348,8 @@ impl Broker {
         let after = self.retained_sweep.take();
         let limit = limits::RETAINED_SWEPT;
         // `$`-topics are the broker's own and do not expire.
-        self.retained_sweep = self.retained.scan("#", after.as_deref(), limit, limit, &mut found);
+        (_, self.retained_sweep) =
+            self.retained.scan("#", after.as_deref(), limit, limit, &mut found);
         let now = self.now.monotonic;
         let expired = found.iter().filter(|(_, message)| message.view().is_expired(now));
         let expired: Vec<Box<str>> = expired.map(|(topic, _)| Box::from(*topic)).collect();

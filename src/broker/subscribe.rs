@@ -9,8 +9,13 @@ use crate::{
         Packet, ReasonCode, ReasonCodes, RetainHandling, Suback, Subscribe, SubscriptionOptions,
         Unsuback, Unsubscribe, Version,
     },
-    topics::{self, Subscriber, TopicError},
+    limits,
+    topics::{self, Place, Shape, Subscriber, TopicError},
 };
+
+/// From how many subscriptions on the bytes of a session's filters are remembered, not added up
+/// anew. Most sessions have fewer, and no room for one more number.
+const BYTES_COUNTED_FROM: usize = 16;
 
 impl Broker {
     /// Subscribes, answers, and only then sends what is retained.
@@ -61,7 +66,8 @@ impl Broker {
         let Some(client) = self.clients.sessions.get(session.index()) else {
             return ReasonCode::UnspecifiedError;
         };
-        let has_room = client.subscription_count() < self.config.max_subscriptions;
+        let has_room = client.subscription_count() < self.config.max_subscriptions
+            && self.filter_bytes(session) + filter.len() <= self.config.max_subscription_bytes;
         options.qos = options.qos.min(self.config.max_qos);
         let granted = ReasonCode::granted(options.qos);
         let subscriber = Subscriber { session, options: options.to_u8(), id };
@@ -69,10 +75,12 @@ impl Broker {
             Err(_) => ReasonCode::TopicFilterInvalid, // [MQTT-4.8.2-1], [MQTT-4.8.2-2]
             // [MQTT-3.8.3-4]; before MQTT 5 there is no such option to set.
             Ok(Some(_)) if options.no_local && version == Version::V5 => ReasonCode::ProtocolError,
+            // Only what can be found by hash, for it is looked for with every message.
+            Ok(shared) if Shape::of(shared.map_or(filter, |(_, filter)| filter)).is_none() => {
+                ReasonCode::TopicFilterInvalid
+            }
             Ok(Some((share, filter))) => {
-                let is_member =
-                    client.groups().iter().any(|m| &*m.share == share && &*m.filter == filter);
-                if !is_member && !has_room {
+                if !has_room && !self.is_member(session, share, filter) {
                     return ReasonCode::QuotaExceeded;
                 }
                 match self.join_group(share, filter, subscriber) {
@@ -81,6 +89,7 @@ impl Broker {
                 }
             }
             Ok(None) => {
+                let has_room = has_room && self.has_place(session, filter);
                 if !has_room && !self.is_subscribed(session, filter) {
                     return ReasonCode::QuotaExceeded;
                 }
@@ -99,8 +108,49 @@ impl Broker {
         }
     }
 
+    /// The bytes of all filters of a session.
+    fn filter_bytes(&mut self, session: SessionKey) -> usize {
+        let Some(client) = self.clients.sessions.get_mut(session.index()) else { return 0 };
+        if let Some(bytes) = client.rare.as_ref().and_then(|rare| rare.filter_bytes) {
+            return bytes;
+        }
+        let plain = client.subscriptions.iter().map(|filter| self.index.filter_len(*filter));
+        let bytes = plain.chain(client.groups().iter().map(Membership::len)).sum();
+        if client.subscription_count() >= BYTES_COUNTED_FROM {
+            client.rare().filter_bytes = Some(bytes);
+        }
+        bytes
+    }
+
+    /// A session has more bytes of filters, or fewer.
+    fn count_filter_bytes(&mut self, session: SessionKey, change: isize) {
+        let client = self.clients.sessions.get_mut(session.index());
+        let rare = client.and_then(|client| client.rare.as_mut());
+        if let Some(bytes) = rare.and_then(|rare| rare.filter_bytes.as_mut()) {
+            *bytes = bytes.saturating_add_signed(change);
+        }
+    }
+
+    /// Whether one more session may subscribe to the filter, as far as it is one of those that are
+    /// matched level by level.
+    fn has_place(&self, session: SessionKey, filter: &str) -> bool {
+        let place = self.index.place(filter);
+        let rare = self.clients.sessions.get(session.index()).and_then(|c| c.rare.as_ref());
+        let unshaped = rare.map_or(0, |rare| rare.unshaped);
+        match place {
+            Place::Shape => true,
+            Place::NewFallback if self.index.fallback_len() >= self.config.max_unshaped_filters => {
+                false
+            }
+            Place::NewFallback | Place::Fallback => {
+                unshaped < limits::MAX_UNSHAPED_FILTERS_PER_SESSION
+            }
+        }
+    }
+
     /// Subscribes and returns whether that subscription existed. `[MQTT-3.8.4-3]`
     fn subscribe_plain(&mut self, filter: &str, subscriber: Subscriber) -> bool {
+        let unshaped = self.index.place(filter) != Place::Shape;
         let subscribed = self.index.subscribe(filter, subscriber);
         if let Some(key) = &subscribed.first {
             // Before SUBACK: whoever publishes once the client has that, sees the route.
@@ -108,8 +158,12 @@ impl Broker {
         }
         if !subscribed.existed {
             self.stats.subscriptions.add(1);
+            self.count_filter_bytes(subscriber.session, filter.len() as isize);
             if let Some(client) = self.clients.sessions.get_mut(subscriber.session.index()) {
                 client.subscriptions.push(subscribed.filter);
+                if unshaped {
+                    client.rare().unshaped += 1;
+                }
             }
         }
         subscribed.existed
@@ -121,6 +175,13 @@ impl Broker {
         client.zip(id).is_some_and(|(client, id)| client.subscriptions.contains(&id))
     }
 
+    fn is_member(&self, session: SessionKey, share: &str, filter: &str) -> bool {
+        let client = self.clients.sessions.get(session.index());
+        client.is_some_and(|client| {
+            client.groups().iter().any(|m| &*m.share == share && &*m.filter == filter)
+        })
+    }
+
     fn join_group(
         &mut self,
         share: &str,
@@ -128,12 +189,15 @@ impl Broker {
         subscriber: Subscriber,
     ) -> Result<(), TopicError> {
         let session = subscriber.session;
+        let is_member = self.is_member(session, share, filter);
         let Some(client) = self.clients.sessions.get_mut(session.index()) else { return Ok(()) };
-        let is_member = client.groups().iter().any(|m| &*m.share == share && &*m.filter == filter);
         if !is_member {
             let table = &self.shared.groups;
             table.join(self.id, share, filter, &table.key(filter), true)?;
-            client.rare().groups.push(Membership { share: share.into(), filter: filter.into() });
+            let membership = Membership { share: share.into(), filter: filter.into() };
+            let bytes = membership.len();
+            client.rare().groups.push(membership);
+            self.count_filter_bytes(session, bytes as isize);
             self.stats.subscriptions.add(1);
             self.stats.shared_subscriptions.add(1);
         }
@@ -203,11 +267,21 @@ impl Broker {
     }
 
     fn unsubscribe_plain(&mut self, session: SessionKey, filter: topics::FilterId) -> bool {
+        let bytes = self.index.filter_len(filter);
         let unsubscribed = self.index.unsubscribe(filter, session);
+        if unsubscribed.removed {
+            self.count_filter_bytes(session, -(bytes as isize));
+        }
         if let Some(key) = &unsubscribed.last {
             self.shared.routes.remove(self.id, key);
         }
         self.stats.subscriptions.sub(unsubscribed.removed.into());
+        if unsubscribed.fallback
+            && let Some(client) = self.clients.sessions.get_mut(session.index())
+        {
+            let rare = client.rare();
+            rare.unshaped = rare.unshaped.saturating_sub(1);
+        }
         unsubscribed.removed
     }
 
@@ -216,6 +290,7 @@ impl Broker {
         if let Some(was_online) = self.groups.leave(share, filter, session) {
             let table = &self.shared.groups;
             table.leave(self.id, share, filter, &table.key(filter), was_online);
+            self.count_filter_bytes(session, -(membership.len() as isize));
             self.stats.subscriptions.sub(1);
             self.stats.shared_subscriptions.sub(1);
         }

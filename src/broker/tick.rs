@@ -34,6 +34,7 @@ impl Broker {
     /// Goes on with work that did not fit into the last turn; see [`Broker::has_work`].
     pub fn on_turn(&mut self, now: Now) {
         self.set_now(now);
+        self.clients.work = 0;
         self.fetch_on();
     }
 
@@ -51,7 +52,7 @@ impl Broker {
                 self.on_shared(&group, index, online, tried, &mut Encoding::of(&message));
             }
             ShardMessage::Retain(message) => self.on_retain(message),
-            ShardMessage::RetainedQuery(query) => self.on_retained_query(&query),
+            ShardMessage::RetainedQuery(query) => self.on_retained_query(query),
             ShardMessage::RetainedAnswer(answer) => self.on_retained_answer(*answer),
         }
     }

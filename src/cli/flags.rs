@@ -206,7 +206,14 @@ pub(super) struct Flags {
         value_parser = value_parser!(u32).range(1..))]
     pub max_subscriptions: u32,
 
-    /// Levels of a topic name or topic filter
+    /// Bytes of the topic filters of one session
+    #[arg(long, value_name = "SIZE", help_heading = PROTOCOL,
+        default_value_t = Size(limits::MAX_SUBSCRIPTION_BYTES),
+        value_parser = value::size(65_536, TIB))]
+    pub max_subscription_bytes: Size,
+
+    /// Levels of a topic name or topic filter. A filter with a wildcard may have 32 at most,
+    /// whatever this says
     #[arg(long, value_name = "LEVELS", help_heading = PROTOCOL,
         default_value_t = limits::MAX_TOPIC_LEVELS as u32,
         value_parser = value_parser!(u32).range(1..=65_536))]
@@ -245,6 +252,14 @@ pub(super) struct Flags {
     #[arg(long, value_name = "FOLDER", help_heading = SESSIONS)]
     pub data_dir: Option<PathBuf>,
 
+    /// Sessions in the whole broker, connected or not; 0 is no limit. An idle one with a
+    /// subscription takes about 400 bytes, so 4000000 take 1.6 GB; one that uses up
+    /// --max-subscriptions and --max-subscription-bytes takes 2.6 MB. A CONNECT that would make one
+    /// more is refused (MQTT 5: 0x97 Quota exceeded)
+    #[arg(long, value_name = "SESSIONS", help_heading = SESSIONS,
+        default_value_t = limits::MAX_SESSIONS)]
+    pub max_sessions: u64,
+
     /// How long a session may outlive its connection. Lowers what MQTT 5 clients ask for; clients
     /// before MQTT 5 that connect with CleanSession 0 get this
     #[arg(long, value_name = "TIME", help_heading = SESSIONS,
@@ -262,6 +277,14 @@ pub(super) struct Flags {
     #[arg(long, value_name = "SIZE", help_heading = SESSIONS,
         default_value_t = Size(limits::MAX_QUEUED_BYTES), value_parser = value::size(1024, TIB))]
     pub max_queued_bytes: Size,
+
+    /// Bytes of the messages waiting in all sessions of the broker, shared out equally over the
+    /// shards; a message counts once for every session that it waits in. Beyond it messages are
+    /// dropped as --queue-overflow says
+    #[arg(long, value_name = "SIZE", help_heading = SESSIONS,
+        default_value_t = Size(limits::MAX_QUEUED_TOTAL_BYTES),
+        value_parser = value::size(1024, TIB))]
+    pub max_queued_total_bytes: Size,
 
     /// Which message goes when a session's queue is full
     #[arg(long, value_name = "WHICH", help_heading = SESSIONS,
@@ -325,6 +348,14 @@ pub(super) struct Flags {
         default_value_t = limits::MAX_FILTER_SHAPES as u32,
         value_parser = value_parser!(u32).range(1..=1_024))]
     pub max_filter_shapes: u32,
+
+    /// Filters of one shard that came when all shapes were taken, at most 64 of one session. They
+    /// are matched level by level, which costs every message time; more are refused (MQTT 5: 0x97
+    /// Quota exceeded)
+    #[arg(long, value_name = "FILTERS", help_heading = SHARDS,
+        default_value_t = limits::MAX_UNSHAPED_FILTERS as u32,
+        value_parser = value_parser!(u32).range(0..=1_048_576))]
+    pub max_unshaped_filters: u32,
 
     /// Time after SIGTERM to tell the clients, flush and exit
     #[arg(long, value_name = "TIME", help_heading = SHARDS,

@@ -117,6 +117,8 @@ pub struct ProtocolSettings {
     pub max_qos: u8,
     /// `--max-subscriptions`: of one session, from 1.
     pub max_subscriptions: usize,
+    /// `--max-subscription-bytes`: of the topic filters of one session, from 65,536.
+    pub max_subscription_bytes: u64,
     /// `--max-topic-levels`: of a topic name or filter, from 1 to 65,536.
     pub max_topic_levels: usize,
     /// `--server-keep-alive`: seconds; `None` leaves MQTT 5 clients their own.
@@ -135,6 +137,8 @@ pub struct ProtocolSettings {
 /// What sessions keep while a client is away or slow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionSettings {
+    /// `--max-sessions`: in the whole broker, connected or not; 0 is no cap.
+    pub max: u64,
     /// `--max-session-expiry`: seconds, below `u32::MAX` (which would be "never"); what 3.x
     /// sessions with CleanSession 0 get.
     pub max_expiry: u32,
@@ -143,6 +147,9 @@ pub struct SessionSettings {
     /// `--max-queued-bytes`: of the messages waiting in one session. At least
     /// [`ProtocolSettings::max_packet_size`].
     pub max_queued_bytes: u64,
+    /// `--max-queued-total-bytes`: of the messages waiting in all sessions. At least
+    /// [`ProtocolSettings::max_packet_size`] for every shard.
+    pub max_queued_total_bytes: u64,
     /// `--queue-overflow`.
     pub overflow: QueueOverflow,
     /// `--queue-qos0`: QoS 0 messages are queued for absent clients too.
@@ -178,6 +185,8 @@ pub struct ShardSettings {
     pub mesh_credit: u32,
     /// `--max-filter-shapes`: from 1 to 1,024.
     pub max_filter_shapes: usize,
+    /// `--max-unshaped-filters`: of one shard; 0 is none.
+    pub max_unshaped_filters: usize,
     /// `--shutdown-timeout`: from SIGTERM to the exit at the latest; zero does not wait.
     pub shutdown_timeout: Duration,
 }
@@ -332,6 +341,7 @@ impl Default for ProtocolSettings {
             outbound_topic_alias_maximum: limits::OUTBOUND_TOPIC_ALIAS_MAXIMUM,
             max_qos: limits::MAX_QOS,
             max_subscriptions: limits::MAX_SUBSCRIPTIONS,
+            max_subscription_bytes: limits::MAX_SUBSCRIPTION_BYTES,
             max_topic_levels: limits::MAX_TOPIC_LEVELS,
             server_keep_alive: None,
             allow_empty_client_id: true,
@@ -345,9 +355,11 @@ impl Default for ProtocolSettings {
 impl Default for SessionSettings {
     fn default() -> Self {
         Self {
+            max: limits::MAX_SESSIONS,
             max_expiry: limits::MAX_SESSION_EXPIRY,
             max_queued_messages: limits::MAX_QUEUED_MESSAGES,
             max_queued_bytes: limits::MAX_QUEUED_BYTES,
+            max_queued_total_bytes: limits::MAX_QUEUED_TOTAL_BYTES,
             overflow: QueueOverflow::DropOldest,
             queue_qos0: false,
         }
@@ -374,6 +386,7 @@ impl Default for ShardSettings {
             packets_per_turn: limits::PACKETS_PER_TURN,
             mesh_credit: limits::MESH_CREDIT,
             max_filter_shapes: limits::MAX_FILTER_SHAPES,
+            max_unshaped_filters: limits::MAX_UNSHAPED_FILTERS,
             shutdown_timeout: limits::SHUTDOWN_TIMEOUT,
         }
     }

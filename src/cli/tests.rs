@@ -181,6 +181,7 @@ fn values_reach_their_fields() {
         outbound-topic-alias-maximum = 15
         max-qos = 1
         max-subscriptions = 16
+        max-subscription-bytes = "66KiB"
         max-topic-levels = 17
         server-keep-alive = "1min"
         allow-empty-client-id = false
@@ -188,9 +189,11 @@ fn values_reach_their_fields() {
         response-information = "replies"
         validate-payload-format = true
         in-memory = true
+        max-sessions = 26
         max-session-expiry = "1d"
         max-queued-messages = 18
         max-queued-bytes = "3MiB"
+        max-queued-total-bytes = "4MiB"
         queue-overflow = "drop-newest"
         queue-qos0 = true
         retain-available = false
@@ -203,6 +206,7 @@ fn values_reach_their_fields() {
         packets-per-turn = 21
         mesh-credit = 2200
         max-filter-shapes = 23
+        max-unshaped-filters = 25
         shutdown-timeout = "24s"
         node-name = "n1@host:1883"
         sys-interval = 0
@@ -247,6 +251,7 @@ fn values_reach_their_fields() {
             outbound_topic_alias_maximum: 15,
             max_qos: 1,
             max_subscriptions: 16,
+            max_subscription_bytes: 66 << 10,
             max_topic_levels: 17,
             server_keep_alive: std::num::NonZeroU16::new(60),
             allow_empty_client_id: false,
@@ -255,9 +260,11 @@ fn values_reach_their_fields() {
             validate_payload_format: true,
         },
         sessions: SessionSettings {
+            max: 26,
             max_expiry: 86_400,
             max_queued_messages: 18,
             max_queued_bytes: 3 << 20,
+            max_queued_total_bytes: 4 << 20,
             overflow: QueueOverflow::DropNewest,
             queue_qos0: true,
         },
@@ -270,6 +277,7 @@ fn values_reach_their_fields() {
             packets_per_turn: 21,
             mesh_credit: 2_200,
             max_filter_shapes: 23,
+            max_unshaped_filters: 25,
             shutdown_timeout: Duration::from_secs(24),
         },
         monitoring: MonitoringSettings {

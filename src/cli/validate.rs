@@ -18,6 +18,11 @@ use crate::limits;
 pub(super) fn settings(flags: &Flags, sources: &Sources<'_>) -> Result<Settings, CliError> {
     refuse_durability(flags)?;
     packets_fit(flags)?;
+    let shards = match usize::from(flags.shards) {
+        0 => sources.cores.clamp(1, limits::MAX_SHARDS),
+        count => count,
+    };
+    queues_fit(flags, shards)?;
     Ok(Settings {
         listeners: listeners(flags)?,
         tcp: tcp(flags)?,
@@ -33,9 +38,11 @@ pub(super) fn settings(flags: &Flags, sources: &Sources<'_>) -> Result<Settings,
         },
         protocol: protocol(flags)?,
         sessions: SessionSettings {
+            max: flags.max_sessions,
             max_expiry: whole_seconds(flags.max_session_expiry),
             max_queued_messages: flags.max_queued_messages as usize,
             max_queued_bytes: flags.max_queued_bytes.0,
+            max_queued_total_bytes: flags.max_queued_total_bytes.0,
             overflow: flags.queue_overflow,
             queue_qos0: flags.queue_qos0,
         },
@@ -45,16 +52,14 @@ pub(super) fn settings(flags: &Flags, sources: &Sources<'_>) -> Result<Settings,
             max_bytes: flags.max_retained_bytes.0,
         },
         shards: ShardSettings {
-            count: match usize::from(flags.shards) {
-                0 => sources.cores.clamp(1, limits::MAX_SHARDS),
-                count => count,
-            },
+            count: shards,
             pin: flags.pin,
             driver: flags.driver,
             separate_descriptor_tables: flags.separate_descriptor_tables,
             packets_per_turn: flags.packets_per_turn,
             mesh_credit: flags.mesh_credit,
             max_filter_shapes: flags.max_filter_shapes as usize,
+            max_unshaped_filters: flags.max_unshaped_filters as usize,
             shutdown_timeout: flags.shutdown_timeout.0,
         },
         monitoring: MonitoringSettings {
@@ -95,6 +100,19 @@ fn packets_fit(flags: &Flags) -> Result<(), CliError> {
             let remedy = format!("raise it to {packet} or lower --max-packet-size to {size}");
             return Err(refused(flag, size, &problem, &remedy));
         }
+    }
+    Ok(())
+}
+
+/// The largest packet fits into the share of every shard of what all queues may hold.
+fn queues_fit(flags: &Flags, shards: usize) -> Result<(), CliError> {
+    let total = flags.max_queued_total_bytes;
+    let least = Size(flags.max_packet_size.0.saturating_mul(shards as u64));
+    if total < least {
+        let packet = flags.max_packet_size;
+        let problem = format!("shared by {shards} shards, smaller than --max-packet-size {packet}");
+        let remedy = format!("raise it to {least} or lower --max-packet-size");
+        return Err(refused("--max-queued-total-bytes", total, &problem, &remedy));
     }
     Ok(())
 }
@@ -161,6 +179,7 @@ fn protocol(flags: &Flags) -> Result<ProtocolSettings, CliError> {
         outbound_topic_alias_maximum: flags.outbound_topic_alias_maximum,
         max_qos: flags.max_qos,
         max_subscriptions: flags.max_subscriptions as usize,
+        max_subscription_bytes: flags.max_subscription_bytes.0,
         max_topic_levels: flags.max_topic_levels as usize,
         server_keep_alive: NonZeroU16::new(u16::try_from(keep_alive).unwrap_or(u16::MAX)),
         allow_empty_client_id: flags.allow_empty_client_id,

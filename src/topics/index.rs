@@ -24,11 +24,24 @@ pub struct Subscribed {
     pub first: Option<FilterKey>,
 }
 
+/// How the index finds a filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// By hash.
+    Shape,
+    /// Level by level, as one of those that found no place among the shapes.
+    Fallback,
+    /// Level by level as well, and it would be one more of them.
+    NewFallback,
+}
+
 /// What [`FilterIndex::unsubscribe`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unsubscribed {
     /// The session was subscribed and no longer is.
     pub removed: bool,
+    /// The filter is one of those that are matched level by level.
+    pub fallback: bool,
     /// This shard has to be removed from the route table under this key, for no filter here needs
     /// it any more.
     pub last: Option<FilterKey>,
@@ -124,8 +137,10 @@ impl FilterIndex {
             .get_mut(filter.0)
             .map_or(Removed::Absent, |entry| entry.subscribers.remove(session));
         self.subscriptions -= usize::from(removed != Removed::Absent);
+        let removed_any = removed != Removed::Absent;
+        let fallback = removed_any && self.is_fallback(filter);
         let last = if removed == Removed::Last { self.drop_filter(filter) } else { None };
-        Unsubscribed { removed: removed != Removed::Absent, last }
+        Unsubscribed { removed: removed_any, fallback, last }
     }
 
     /// The filter with exactly this text, when it has a subscriber.
@@ -141,6 +156,12 @@ impl FilterIndex {
         std::str::from_utf8(bytes).unwrap_or_default()
     }
 
+    /// The length of a filter in bytes; 0 for an identifier that is not in use.
+    #[must_use]
+    pub fn filter_len(&self, filter: FilterId) -> usize {
+        self.entries.get(filter.0).map_or(0, |entry| entry.filter().len())
+    }
+
     /// The subscribers of a filter, each session once, in no particular order; none for an
     /// identifier that is not in use.
     #[inline]
@@ -149,9 +170,10 @@ impl FilterIndex {
         self.entries.get(filter.0).map_or(&[], |entry| entry.subscribers.as_slice())
     }
 
-    /// Appends the filters that match a topic name, each once, in no particular order.
+    /// Appends the filters that match a topic name, each once, in no particular order. Gives the
+    /// number of steps that filters without a place among the shapes have cost; 0 if there is none.
     #[inline]
-    pub fn matching(&mut self, topic: &str, out: &mut Vec<FilterId>) {
+    pub fn matching(&mut self, topic: &str, out: &mut Vec<FilterId>) -> usize {
         if !self.exact.is_empty() {
             let hash = self.seed.hash(topic);
             out.extend(find_text(&self.exact, &self.entries, hash, topic.as_bytes()));
@@ -159,9 +181,7 @@ impl FilterIndex {
         if !self.shapes.is_empty() {
             self.matching_shapes(topic, out);
         }
-        if !self.trie.is_empty() {
-            self.trie.matching(topic, out);
-        }
+        if self.trie.is_empty() { 0 } else { self.trie.matching(topic, out) }
     }
 
     /// The number of different filters.
@@ -189,6 +209,24 @@ impl FilterIndex {
         self.fallback.len()
     }
 
+    /// Where a valid filter is kept, or would be if somebody subscribed to it now.
+    #[must_use]
+    pub fn place(&self, filter: &str) -> Place {
+        if self.fallback.is_empty() && self.shapes.len() < self.max_shapes {
+            // Nearly always.
+            return if Shape::of(filter).is_some() { Place::Shape } else { Place::NewFallback };
+        }
+        let key = FilterKey::of(&self.seed, filter);
+        if find_text(&self.fallback, &self.entries, key.fingerprint, filter.as_bytes()).is_some() {
+            return Place::Fallback;
+        }
+        match key.shape {
+            Some(shape) if self.table(shape).is_some() => Place::Shape,
+            Some(_) if self.shapes.len() < self.max_shapes => Place::Shape,
+            _ => Place::NewFallback,
+        }
+    }
+
     fn matching_shapes(&self, topic: &str, out: &mut Vec<FilterId>) {
         let levels = LevelHashes::of(&self.seed, topic, self.deepest);
         for ShapeFilters { shape, filters } in &self.shapes {
@@ -200,6 +238,14 @@ impl FilterIndex {
             });
             out.extend(found.map(|&at| FilterId(at)));
         }
+    }
+
+    fn is_fallback(&self, filter: FilterId) -> bool {
+        !self.fallback.is_empty()
+            && self
+                .fallback
+                .find(fingerprint(&self.entries, filter.0), |&at| at == filter.0)
+                .is_some()
     }
 
     fn find_by(&self, key: &FilterKey, filter: &[u8]) -> Option<FilterId> {

@@ -19,7 +19,8 @@
 //! levels of a topic that the shape does not mask are hashed to a fingerprint, which is looked up
 //! in one hash table: a match costs one look-up per shape, however many filters there are. Level
 //! hashes are computed once per topic, and only when a wildcard shape is in use. Shapes are
-//! capped, for a client can invent thousands; filters beyond the cap go to a level trie.
+//! capped, for a client can invent thousands; filters beyond the cap go to a level trie, whose cost
+//! grows with them: the broker caps their number.
 
 mod bytes;
 mod group;
@@ -40,7 +41,7 @@ mod testing;
 mod trie;
 
 pub use group::{GroupRoute, GroupTable, MAX_GROUPS_PER_FILTER, Pick, Strategy};
-pub use index::{FilterId, FilterIndex, Subscribed, Unsubscribed};
+pub use index::{FilterId, FilterIndex, Place, Subscribed, Unsubscribed};
 pub use name::{
     MAX_TOPIC_BYTES, TopicError, matches, parse_shared, validate_topic_filter, validate_topic_name,
 };

@@ -105,8 +105,8 @@ impl<V> Retained<V> {
     /// Appends values whose topics match a valid filter, in the order of the topics, until
     /// `max_results` are found or `max_visited` topics were looked at (at least one of each).
     ///
-    /// When there may be more, gives the cursor to go on with. Values set or removed between the
-    /// calls are found or not, all others exactly once.
+    /// Gives the number of topics looked at, and when there may be more, the cursor to go on with.
+    /// Values set or removed between the calls are found or not, all others exactly once.
     pub fn scan<'a>(
         &'a self,
         filter: &str,
@@ -114,11 +114,11 @@ impl<V> Retained<V> {
         max_results: usize,
         max_visited: usize,
         out: &mut Vec<(&'a str, &'a V)>,
-    ) -> Option<Box<str>> {
+    ) -> (usize, Option<Box<str>>) {
         if !has_wildcard(filter.as_bytes()) {
             let found = self.values.get_key_value(filter);
             out.extend(found.map(|(topic, stored)| (&**topic, &stored.value)));
-            return None;
+            return (1, None);
         }
         let (mut results, mut visited) = (0, 0);
         let mut from = cursor.unwrap_or_else(|| first_candidate(filter)).to_owned();
@@ -130,21 +130,23 @@ impl<V> Retained<V> {
                     continue 'seek;
                 }
                 if visited >= max_visited.max(1) {
-                    return Some(topic.clone());
+                    return (visited, Some(topic.clone()));
                 }
                 visited += 1;
                 match Step::at(filter, topic) {
-                    Step::Match if results >= max_results.max(1) => return Some(topic.clone()),
+                    Step::Match if results >= max_results.max(1) => {
+                        return (visited, Some(topic.clone()));
+                    }
                     Step::Match => {
                         results += 1;
                         out.push((topic, &stored.value));
                     }
                     Step::Next => {}
                     Step::Seek(target) => from = target,
-                    Step::End => return None,
+                    Step::End => return (visited, None),
                 }
             }
-            return None;
+            return (visited, None);
         }
     }
 }
@@ -261,7 +263,10 @@ mod tests {
         let mut cursor: Option<Box<str>> = None;
         loop {
             let mut out = Vec::new();
-            cursor = retained.scan(filter, cursor.as_deref(), max_results, max_visited, &mut out);
+            let visited;
+            (visited, cursor) =
+                retained.scan(filter, cursor.as_deref(), max_results, max_visited, &mut out);
+            assert!(visited <= max_visited.max(1));
             assert!(out.len() <= max_results.max(1));
             assert!(out.iter().all(|(topic, value)| topic == value));
             found.extend(out.into_iter().map(|(topic, _)| topic.to_owned()));
@@ -318,12 +323,13 @@ mod tests {
         let topics: Vec<String> = (100..200).map(|number| format!("a/{number}")).collect();
         let mut retained = retained(topics.iter().map(String::as_str));
         let mut out = Vec::new();
-        let cursor = retained.scan("a/#", None, 40, 1_000, &mut out);
+        let (visited, cursor) = retained.scan("a/#", None, 40, 1_000, &mut out);
+        assert_eq!(visited, 41, "the one to go on with was looked at");
         assert_eq!((out.len(), cursor.as_deref()), (40, Some("a/140")));
         retained.remove("a/140");
         retained.set("a/000", String::new(), 1).unwrap();
         let mut out = Vec::new();
-        assert_eq!(retained.scan("a/#", cursor.as_deref(), 100, 1_000, &mut out), None);
+        assert_eq!(retained.scan("a/#", cursor.as_deref(), 100, 1_000, &mut out), (60, None));
         let rest: Vec<&str> = out.iter().map(|(topic, _)| *topic).collect();
         assert_eq!(rest, topics[41..]);
     }

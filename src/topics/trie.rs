@@ -78,13 +78,15 @@ impl FilterTrie {
         self.prune(at);
     }
 
-    /// Appends the filters that match the topic.
-    pub(super) fn matching(&mut self, topic: &str, out: &mut Vec<FilterId>) {
+    /// Appends the filters that match the topic; says how many nodes were visited.
+    pub(super) fn matching(&mut self, topic: &str, out: &mut Vec<FilterId>) -> usize {
         let topic = topic.as_bytes();
         let reserved = is_reserved(topic);
         self.pending.clear();
         self.pending.push((ROOT, Some(0)));
+        let mut visited = 0;
         while let Some((at, start)) = self.pending.pop() {
+            visited += 1;
             let Some(node) = self.nodes.get(at as usize) else { continue };
             let wildcards = !(reserved && at == ROOT);
             if node.below != NONE && wildcards {
@@ -109,6 +111,7 @@ impl FilterTrie {
                 self.pending.push((child, next));
             }
         }
+        visited
     }
 
     fn child(&self, parent: u32, level: &[u8]) -> Option<u32> {

@@ -338,3 +338,64 @@ fn a_subscription_made_beside_a_retained_publish_gets_the_new_value() {
     assert_eq!(w.texts(to).last().map(String::as_str), Some("new"));
     w.end();
 }
+
+#[test]
+fn retained_topics_looked_at_end_a_turn_and_a_session_goes_on_once() {
+    let mut w = World::new(1);
+    let from = w.connect(Version::V5, "from");
+    for n in 0..6_000 {
+        w.retain(from, &format!("{n:04}/x"), b"x", Q0);
+    }
+    let to = w.connect(Version::V5, "to");
+    for n in 0..100 {
+        let filter = format!("+/x{n}");
+        w.subscribe(to, &filter, Q0);
+        let subscribe = Subscribe {
+            packet_id: w.id(),
+            subscription_id: None,
+            user_properties: <_>::default(),
+            filters: (&[(&*filter, SubscriptionOptions::new(Q0))][..]).into(),
+        };
+        w.peers[to].send(&Packet::Subscribe(subscribe));
+    }
+    let unread = w.peers[to].unread.len();
+    w.turn(0);
+    let left = w.peers[to].unread.len();
+    assert!(left > unread / 2, "{left} of {unread} bytes are left for the next turn");
+    assert_eq!(w.brokers[0].fetching.len(), 1);
+    w.settle();
+    assert_eq!(w.got(to).len(), 100, "all answered");
+    w.end();
+}
+
+#[test]
+fn questions_of_other_shards_share_a_turn() {
+    let mut w = World::new(2);
+    let from = w.connect(Version::V5, &w.id_on(0, "from"));
+    for n in 0..8_000 {
+        w.retain(from, &format!("{n:04}/x"), b"x", Q0);
+    }
+    w.retain(from, &w.topic_on(0, "found/"), b"found", Q0);
+    let clients: Vec<_> =
+        (0..20).map(|n| w.connect(Version::V5, &w.id_on(1, &format!("to{n}")))).collect();
+    w.delivers_mail = false;
+    for c in &clients {
+        w.ask(
+            *c,
+            &[
+                ("+/nobody", SubscriptionOptions::new(Q0)),
+                ("found/+", SubscriptionOptions::new(Q0)),
+            ],
+            0,
+        );
+    }
+    while w.deliver_batch(1, 0) {}
+    assert!(w.brokers[0].queries.len() > 5, "left for later");
+    assert!(w.brokers[0].has_work());
+    w.delivers_mail = true;
+    w.settle();
+    for c in clients {
+        assert_eq!(w.texts(c), ["found"]);
+    }
+    w.end();
+}

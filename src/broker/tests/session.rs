@@ -338,3 +338,60 @@ fn messages_expire_in_the_queue_and_count_down() {
     assert_eq!(w.dropped(DropReason::Expired), 1);
     w.end();
 }
+
+#[test]
+fn sessions_are_capped_over_all_shards() {
+    let mut w = World::with(2, |c| c.max_sessions = 2);
+    let (a, b) = (w.id_on(0, "a"), w.id_on(1, "b"));
+    let first = w.connected(&staying(Version::V5, &a));
+    w.cut(first);
+    let second = w.connected(&staying(Version::V3_1_1, &b));
+    for (version, reason) in
+        [(Version::V5, ReasonCode::QuotaExceeded), (Version::V3_1_1, ReasonCode::ServerUnavailable)]
+    {
+        let refused = w.connect_with(&hello(version, "c"));
+        let got = w.got(refused);
+        assert!(matches!(got[..], [Got::Connack { reason: r, .. }] if r == reason), "{got:?}");
+        assert!(w.is_closed(refused));
+    }
+    assert_eq!(w.closed(CloseReason::QuotaExceeded), 2);
+    // A client that is known is not one more: back, taken over, or with a clean start.
+    assert!(w.resumed(&staying(Version::V5, &a)).1);
+    let taken = w.connected(&hello(Version::V3_1_1, &b));
+    assert!(w.is_closed(second));
+    w.disconnect(taken);
+    let new = w.connect(Version::V5, "c");
+    assert_eq!(w.totals().sessions, 2);
+    w.disconnect(new);
+    w.end();
+}
+
+#[test]
+fn the_queues_of_all_sessions_are_capped_together() {
+    for drop_oldest in [false, true] {
+        let mut w = World::with(1, |c| {
+            c.max_queued_total_bytes = 10_000;
+            c.queue.drop_oldest = drop_oldest;
+        });
+        for id in ["a", "b", "c"] {
+            let c = w.connected(&staying(Version::V5, id));
+            w.subscribe(c, id, Q1);
+            w.cut(c);
+        }
+        let from = w.connect(Version::V5, "from");
+        for n in 0..6 {
+            w.publish(from, "a", format!("{n:0900}").as_bytes(), Q1);
+            w.publish(from, "b", format!("{n:0900}").as_bytes(), Q1);
+        }
+        w.publish(from, "c", &[b'c'; 900], Q1);
+        assert_eq!((w.totals().queued_messages, w.dropped(DropReason::QueuesFull)), (10, 3));
+        assert_eq!(w.dropped(DropReason::QueueFull), 0);
+        assert!(w.totals().queued_bytes <= 10_000);
+        let a = w.connected(&staying(Version::V5, "a"));
+        let kept: Vec<u32> = w.texts(a).iter().map(|text| text.parse().unwrap()).collect();
+        assert_eq!(kept, if drop_oldest { [1, 2, 3, 4, 5] } else { [0, 1, 2, 3, 4] });
+        w.publish(from, "c", &[b'c'; 900], Q1);
+        assert_eq!(w.dropped(DropReason::QueuesFull), 3, "there is room again");
+        w.end();
+    }
+}

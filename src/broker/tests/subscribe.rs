@@ -200,3 +200,104 @@ fn bytes_one_at_a_time_are_as_good_as_at_once() {
     assert!(matches!(got[..], [Got::Connack { reason: ReasonCode::Success, .. }, Got::Pingresp]));
     w.end();
 }
+
+#[test]
+fn a_wildcard_filter_may_not_be_too_deep_to_be_found_by_hash() {
+    for (version, refused) in [
+        (Version::V5, ReasonCode::TopicFilterInvalid),
+        (Version::V3_1_1, ReasonCode::UnspecifiedError),
+    ] {
+        let mut w = World::new(1);
+        let c = w.connect(version, "c");
+        let deep = "a/".repeat(32);
+        let (plus, hash) = (format!("{deep}+"), format!("{deep}a/#"));
+        let (shared, exact) = (format!("$share/g/{plus}"), format!("{deep}a"));
+        let last = format!("{deep}#");
+        let filters = [&plus, &hash, &shared, &exact, &last].map(|f| (f.as_str(), options(Q0)));
+        let id = w.ask(c, &filters, 0);
+        let granted = ReasonCode::granted(Q0);
+        assert_eq!(w.got(c), [Got::Suback(id, vec![refused, refused, refused, granted, granted])]);
+        w.end();
+    }
+}
+
+/// Filters of as many shapes as asked for.
+fn shapes(count: u32) -> Vec<String> {
+    let level = |shape: u32, at: u32| if shape >> at & 1 == 1 { "+" } else { "a" };
+    let filter = |shape: u32| (0..8).map(|at| level(shape, at)).collect::<Vec<_>>().join("/");
+    (1..=count).map(filter).collect()
+}
+
+#[test]
+fn filters_beyond_the_shapes_are_capped_for_a_session_and_for_a_shard() {
+    let mut w = World::with(1, |c| {
+        c.max_filter_shapes = 10;
+        c.max_unshaped_filters = 70;
+    });
+    let (a, b) = (w.connect(Version::V5, "a"), w.connect(Version::V5, "b"));
+    let filters = shapes(100);
+    let all: Vec<_> = filters.iter().map(|f| (f.as_str(), options(Q0))).collect();
+    let (granted, refused) = (ReasonCode::granted(Q0), ReasonCode::QuotaExceeded);
+    let id = w.ask(a, &all, 0);
+    let expected: Vec<_> = (0..100).map(|n| if n < 74 { granted } else { refused }).collect();
+    assert_eq!(w.got(a), [Got::Suback(id, expected)]);
+    // The shard has room for six more, and for what it has already.
+    let id = w.ask(b, &all[74..], 0);
+    let expected: Vec<_> = (0..26).map(|n| if n < 6 { granted } else { refused }).collect();
+    assert_eq!(w.got(b), [Got::Suback(id, expected)]);
+    let id = w.ask(b, &all[..12], 0);
+    assert_eq!(w.got(b), [Got::Suback(id, vec![granted; 12])]);
+    // A place that is given up can be taken again; what exists can be replaced.
+    w.unsubscribe(a, &filters[20]);
+    w.got(a);
+    let id = w.ask(a, &[all[99], all[98], all[21]], 0);
+    assert_eq!(w.got(a), [Got::Suback(id, vec![granted, refused, granted])]);
+    w.end();
+}
+
+#[test]
+fn steps_of_matching_without_a_shape_end_a_turn() {
+    let mut w = World::with(1, |c| c.max_filter_shapes = 1);
+    let c = w.connect(Version::V5, "c");
+    let filters = shapes(60);
+    for filter in &filters {
+        w.subscribe(c, filter, Q0);
+    }
+    let from = w.connect(Version::V5, "from");
+    for _ in 0..500 {
+        w.peers[from]
+            .send(&Packet::Publish(Publish { topic: "a/a/a/a/a/a/a/b", ..Publish::default() }));
+    }
+    let unread = w.peers[from].unread.len();
+    w.turn(0);
+    let left = w.peers[from].unread.len();
+    assert!(left > unread / 2, "{left} of {unread} bytes are left for the next turn");
+    w.settle();
+    assert!(w.peers[from].unread.is_empty());
+    w.end();
+}
+
+#[test]
+fn the_text_of_a_sessions_filters_is_capped() {
+    let mut w = World::with(1, |c| c.max_subscription_bytes = 1_000);
+    let c = w.connected(&staying(Version::V5, "c"));
+    let (granted, refused) = (ReasonCode::granted(Q0), ReasonCode::QuotaExceeded);
+    let of = |n: usize, byte: &str| format!("{n:02}/{}", byte.repeat(47));
+    for n in 0..19 {
+        w.subscribe(c, &of(n, "x"), Q0);
+    }
+    let shared = format!("$share/g/{}", "y".repeat(41));
+    let id = w.ask(c, &[(&shared, options(Q0)), ("a", options(Q0))], 0);
+    assert_eq!(w.got(c), [Got::Suback(id, vec![granted, refused])]);
+    // What exists can be replaced, and what is given up can be used again.
+    let first = of(0, "x");
+    let id = w.ask(c, &[(&first, options(Q0)), (&shared, options(Q0))], 0);
+    assert_eq!(w.got(c), [Got::Suback(id, vec![granted, granted])]);
+    w.unsubscribe(c, &shared);
+    w.unsubscribe(c, &first);
+    w.got(c);
+    let (long, fits) = ("l".repeat(101), "l".repeat(100));
+    let id = w.ask(c, &[(&long, options(Q0)), (&fits, options(Q0))], 0);
+    assert_eq!(w.got(c), [Got::Suback(id, vec![refused, granted])]);
+    w.end();
+}

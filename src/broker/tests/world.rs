@@ -516,7 +516,7 @@ impl World {
             assert_eq!((broker.index.len(), broker.index.subscriptions()), (0, 0), "index");
             assert_eq!((broker.groups.len(), broker.groups.members()), (0, 0), "groups");
             assert_eq!(broker.timers.len(), 0, "timers");
-            assert!(broker.fetching.is_empty(), "fetching");
+            assert!(broker.fetching.is_empty() && broker.queries.is_empty(), "fetching");
             assert!(!broker.has_output() && broker.encoded_bytes() == 0, "outboxes");
         }
         assert!(self.shared.routes.is_empty(), "routes");

@@ -158,7 +158,7 @@ fn very_many_sessions_share_a_filter() {
     for session in (0..sessions).filter(|session| session % 10 != 3) {
         assert_eq!(
             index.unsubscribe(id, SessionKey(session)),
-            Unsubscribed { removed: true, last: None }
+            Unsubscribed { removed: true, fallback: false, last: None }
         );
         assert!(!index.unsubscribe(id, SessionKey(session)).removed);
     }
@@ -208,9 +208,24 @@ fn a_shape_is_free_again_when_its_last_filter_is_gone() {
 }
 
 #[test]
+fn a_filter_is_told_its_place_before_somebody_subscribes() {
+    let mut index = FilterIndex::new(seed(), 1);
+    assert_eq!([index.place("a"), index.place("+")], [Place::Shape; 2]);
+    assert_eq!(index.place(&format!("+{}", "/a".repeat(32))), Place::NewFallback);
+    index.subscribe("+", subscriber(1));
+    assert_eq!([index.place("a"), index.place("+")], [Place::Shape; 2]);
+    assert_eq!(index.place("a/+"), Place::NewFallback);
+    let id = index.subscribe("a/+", subscriber(1)).filter;
+    assert_eq!([index.place("a/+"), index.place("b/+")], [Place::Fallback, Place::NewFallback]);
+    assert_eq!(index.matching("x", &mut Vec::new()), 1, "the root and no more");
+    assert!(index.unsubscribe(id, SessionKey(1)).fallback);
+    assert_eq!(index.matching("x", &mut Vec::new()), 0);
+}
+
+#[test]
 fn unknown_filters_and_sessions_change_nothing() {
     let mut index = FilterIndex::new(seed(), 4);
-    let nothing = Unsubscribed { removed: false, last: None };
+    let nothing = Unsubscribed { removed: false, fallback: false, last: None };
     assert_eq!(index.unsubscribe(FilterId(7), SessionKey(1)), nothing);
     let id = index.subscribe("a", subscriber(1)).filter;
     assert_eq!(index.unsubscribe(id, SessionKey(2)), nothing);
