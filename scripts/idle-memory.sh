@@ -78,7 +78,8 @@ failed = False
 print(f"{'bytes per idle connection':34}{'none':>10}{'one':>10}   subscriptions")
 runs = [(read(sys.argv[1]), int(sys.argv[2])), (read(sys.argv[3]), int(sys.argv[4]))]
 rows = [("anon", "broker, its own memory (RssAnon)"), ("rss", "broker, resident (VmRSS)"),
-        ("slab", "machine, slab, both ends"), ("tcp_mem", "machine, socket buffers, both ends")]
+        ("slab", "machine, slab, both ends"),
+        ("sunreclaim", "... of it not reclaimable"), ("tcp_mem", "machine, socket buffers, both ends")]
 for what, name in rows:
     print(f"{name:34}" + "".join(cell(slope(run, what)) for run, _ in runs))
 print(f"{'budget for VmRSS':34}" + "".join(cell(budget) for _, budget in runs))

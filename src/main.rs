@@ -17,6 +17,9 @@ use signal_hook::{
     iterator::Signals,
 };
 
+/// How often the main thread looks for signals and at the shards.
+const LOOK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(50);
+
 fn main() -> ExitCode {
     match Settings::load() {
         Ok(Invocation::Print(text)) => {
@@ -64,7 +67,15 @@ fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     for address in server.addresses() {
         tracing::info!(%address, "listening");
     }
-    let Some(signal) = signals.forever().next() else { return Ok(()) };
+    let signal = loop {
+        if let Some(signal) = signals.pending().next() {
+            break signal;
+        }
+        if server.has_failed() {
+            return Err("a shard has ended; the broker cannot serve its clients any more".into());
+        }
+        std::thread::sleep(LOOK_INTERVAL);
+    };
     tracing::info!(signal = signal_hook::low_level::signal_name(signal), "stopping");
     // A second signal does not wait.
     std::thread::spawn(move || {

@@ -4,7 +4,7 @@ mod support;
 
 use std::{process::Command, thread, time::Duration};
 
-use support::{Client, ReasonCode, Server, Version};
+use support::{Client, QoS, ReasonCode, Server, Version};
 
 const V5: Version = Version::V5;
 
@@ -72,4 +72,36 @@ fn with_hardly_any_descriptors_it_still_serves_or_says_why_not() {
     let (mut clients, _waiting) = fill(&server);
     assert!(!clients.is_empty());
     clients[0].expect_nothing();
+}
+
+#[test]
+fn clients_that_end_their_half_and_read_nothing_leave_no_descriptors_behind() {
+    for driver in ["--driver=io_uring", "--driver=epoll"] {
+        let server = Server::start(&["--shards=1", driver, "--log-level=debug"]);
+        let descriptors =
+            || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
+        let mut publisher = server.connect(V5, "publisher");
+        let before = descriptors();
+        let mut stuck: Vec<_> = (0..5)
+            .map(|n| {
+                let mut client = server.connect(V5, &format!("stuck-{n}"));
+                client.subscribe("flood", QoS::AtMostOnce);
+                client
+            })
+            .collect();
+        for _ in 0..200 {
+            publisher.publish("flood", vec![b'x'; 100_000], QoS::AtLeastOnce);
+        }
+        for (n, client) in stuck.iter_mut().enumerate() {
+            client.stream().shutdown(std::net::Shutdown::Write).unwrap();
+            server.wait_for_log(&format!("\"client_id\":\"stuck-{n}\""));
+        }
+        let deadline = std::time::Instant::now() + support::PATIENCE;
+        while descriptors() > before {
+            assert!(std::time::Instant::now() < deadline, "{} > {before}", descriptors());
+            publisher.expect_nothing();
+            thread::sleep(Duration::from_millis(10));
+        }
+        drop(stuck);
+    }
 }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::net::TcpStream;
+use std::{io::Write, net::TcpStream};
 
 use support::{QoS, ReasonCode, Server, SubscriptionOptions, VERSIONS, Version, over_shards};
 
@@ -163,11 +163,8 @@ fn connections_of_one_address_are_capped() {
             assert!(std::time::Instant::now() < deadline, "the slot stays taken");
             let mut client = server.open(V5);
             // The broker may close before the CONNECT has arrived.
-            if std::io::Write::write(
-                &mut &*client.stream(),
-                b"\x10\x0d\0\x04MQTT\x05\x02\0\0\0\0\0",
-            )
-            .is_ok()
+            let mut stream = client.stream();
+            if stream.write(b"\x10\x0d\0\x04MQTT\x05\x02\0\0\0\0\0").is_ok()
                 && client.receive_or_closed().is_some()
             {
                 break;

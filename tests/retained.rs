@@ -177,7 +177,7 @@ fn shared_subscriptions_get_none() {
 fn a_retained_message_counts_down_and_expires() {
     over_shards(&[], |server| {
         let mut publisher = server.connect(V5, "publisher");
-        for (topic, expiry) in [("short", 1), ("long", 100)] {
+        for (topic, expiry) in [("long", 100), ("short", 1)] {
             publisher.publish_with(topic, b"x", QoS::AtLeastOnce, |publish| {
                 publish.retain = true;
                 publish.properties.message_expiry_interval = Some(expiry);

@@ -1,7 +1,11 @@
 //! Messages from one shard of the broker to another.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{Ordering, fence},
+};
 
+use super::Broker;
 use crate::{
     session::Message,
     topics::{GroupRoute, SessionKey, ShardId, ShardSet},
@@ -78,6 +82,9 @@ pub struct Mail {
 
 #[derive(Debug, Default)]
 struct Outgoing {
+    /// Messages to retain, each with the shards that were known to want it when it was routed.
+    /// They go out before everything else; see [`Broker::take_mail`].
+    retained: Vec<(Arc<Message>, ShardSet)>,
     items: Vec<ShardMessage>,
     /// The data items among them.
     cost: u32,
@@ -111,19 +118,69 @@ impl Mail {
         }
     }
 
-    /// Whether anything is staged.
-    pub fn has_items(&self) -> bool {
-        self.outgoing.iter().any(|outgoing| !outgoing.items.is_empty())
+    /// Stages a message to be retained by `owner`.
+    pub(super) fn push_retained(&mut self, owner: ShardId, message: Arc<Message>) {
+        if let Some(outgoing) = self.outgoing.get_mut(usize::from(owner.0)) {
+            outgoing.cost += 1;
+            outgoing.retained.push((message, ShardSet::default()));
+        }
     }
 
-    /// Takes everything staged: shard, items in order, and the credit that they use up.
-    pub fn take(&mut self) -> impl Iterator<Item = (ShardId, Vec<ShardMessage>, u32)> {
-        self.outgoing.iter_mut().enumerate().filter(|(_, o)| !o.items.is_empty()).map(
-            |(to, outgoing)| {
+    /// The message that was staged last for `owner` was routed to these shards.
+    pub(super) fn was_routed(&mut self, owner: ShardId, shards: ShardSet) {
+        let outgoing = self.outgoing.get_mut(usize::from(owner.0));
+        if let Some((_, seen)) = outgoing.and_then(|outgoing| outgoing.retained.last_mut()) {
+            *seen = shards;
+        }
+    }
+
+    /// Whether anything is staged.
+    pub fn has_items(&self) -> bool {
+        self.outgoing.iter().any(|o| !o.items.is_empty() || !o.retained.is_empty())
+    }
+}
+
+impl Broker {
+    /// Passes on everything staged: shard, items in order, and the credit that they use up.
+    ///
+    /// Messages to be retained go first, and only then is it looked up once more who wants them. A
+    /// subscription that was made in the meantime either finds the new message retained, or is
+    /// seen now; without this it could get neither, and keep an old value for ever.
+    pub fn take_mail(&mut self, mut send: impl FnMut(ShardId, Vec<ShardMessage>, u32)) {
+        let mut retained = Vec::new();
+        for (owner, outgoing) in self.mail.outgoing.iter_mut().enumerate() {
+            if outgoing.retained.is_empty() {
+                continue;
+            }
+            let staged = std::mem::take(&mut outgoing.retained);
+            let cost = staged.len() as u32;
+            outgoing.cost -= cost;
+            outgoing.credit = outgoing.credit.saturating_sub(cost);
+            let items = staged.iter().map(|(m, _)| ShardMessage::Retain(m.for_another_shard()));
+            send(ShardId(owner as u16), items.collect(), cost);
+            retained.extend(staged);
+        }
+        if !retained.is_empty() {
+            fence(Ordering::SeqCst);
+        }
+        // The last one first, for each is put before what is staged.
+        for (message, seen) in retained.iter().rev() {
+            let mut missed = self.shared.routes.shards_for(message.view().topic).difference(*seen);
+            missed.remove(self.id);
+            for to in missed.iter() {
+                if let Some(outgoing) = self.mail.outgoing.get_mut(usize::from(to.0)) {
+                    outgoing.cost += 1;
+                    outgoing.items.insert(0, ShardMessage::Publish(message.for_another_shard()));
+                }
+                self.stats.cross_shard_sent.add(1);
+            }
+        }
+        for (to, outgoing) in self.mail.outgoing.iter_mut().enumerate() {
+            if !outgoing.items.is_empty() {
                 let cost = std::mem::take(&mut outgoing.cost);
                 outgoing.credit = outgoing.credit.saturating_sub(cost);
-                (ShardId(to as u16), std::mem::take(&mut outgoing.items), cost)
-            },
-        )
+                send(ShardId(to as u16), std::mem::take(&mut outgoing.items), cost);
+            }
+        }
     }
 }

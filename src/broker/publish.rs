@@ -208,8 +208,12 @@ impl Broker {
 
     /// Hands a message to the other shards that have a subscriber for it.
     fn forward(&mut self, encoding: &mut Encoding<'_>, routed: &mut Routed) {
-        let mut shards = self.shared.routes.shards_for(encoding.publication.topic);
+        let topic = encoding.publication.topic;
+        let mut shards = self.shared.routes.shards_for(topic);
         shards.remove(self.id);
+        if encoding.publication.retain && self.config.retain_available {
+            self.mail.was_routed(self.shared.retained_owner(topic), shards);
+        }
         for to in shards.iter() {
             routed.matched = true;
             if !self.mail.has_credit(to) {

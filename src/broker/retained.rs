@@ -2,7 +2,13 @@
 //! that shard, or all of them if its filter has wildcards, a few messages at a time and no faster
 //! than its client takes them. MQTT 5.0 sections 3.3.1.3 and 3.8.3.1.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{Ordering, fence},
+    },
+};
 
 use super::{
     Broker, SessionKey,
@@ -101,17 +107,18 @@ impl Broker {
         let topic = encoding.publication.topic;
         let owner = self.shared.retained_owner(topic);
         if !encoding.publication.payload.is_empty() && !topic.starts_with('$') {
-            // Before anyone can learn that it was accepted; the owner takes back what is too much.
+            // Before it is looked up who wants it; the owner takes back what is too much.
             self.shared.expect_retained(1);
+            fence(Ordering::SeqCst);
         }
         let message = encoding.message();
         if owner == self.id {
             let message = Arc::clone(message);
             self.on_retain(message);
         } else {
-            let message = message.for_another_shard();
+            let message = Arc::clone(message);
             routed.congested |= !self.mail.has_credit(owner);
-            self.mail.push(owner, ShardMessage::Retain(message));
+            self.mail.push_retained(owner, message);
         }
     }
 
@@ -152,6 +159,8 @@ impl Broker {
         request: RetainedRequest,
         existed: bool,
     ) {
+        // The route is there by now: whoever does not see it has announced its message before.
+        fence(Ordering::SeqCst);
         // Topics that begin with `$` are not counted, and only filters that name them match them.
         if !request.filter.starts_with('$') && !self.shared.may_have_retained() {
             return;

@@ -115,8 +115,9 @@ pub(super) struct Flags {
         default_value = "0", value_parser = value::span_or_off(MS, 24 * HOUR))]
     pub tcp_user_timeout: Span,
 
-    /// Connections at a time; 0 is as many as the descriptor limit (ulimit -n) allows. At the
-    /// limit the broker pauses accepting
+    /// Connections at a time; 0 is as many as the descriptor limit (ulimit -n) allows. At that
+    /// limit the broker pauses accepting, beyond a number given here it refuses clients (MQTT 5:
+    /// 0x97 Quota exceeded)
     #[arg(long, value_name = "CONNECTIONS", help_heading = CONNECTIONS,
         default_value_t = limits::MAX_CONNECTIONS)]
     pub max_connections: u32,

@@ -2,12 +2,14 @@
 
 use std::{
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::Shard;
 use crate::{
     limits,
+    stats::ShardStats,
     transport::{Accepted, Listener, Socket},
 };
 
@@ -49,16 +51,23 @@ impl Shard {
     }
 
     fn accept_some(self: &Rc<Self>, listener: &Listener, mut rate: Option<&mut Rate>) -> Outcome {
+        // A connection may have its home on any shard.
+        let is_full = |stats: &Arc<ShardStats>| stats.connections_open.get() >= self.max_open;
+        if self.all_stats.iter().any(is_full) {
+            return Outcome::Full("a shard's descriptor table is full".into());
+        }
         for _ in 0..limits::ACCEPTS_PER_TURN {
-            if self.broker.borrow().connections() as u64 >= self.max_open {
-                return Outcome::Full("this shard's descriptor table is full".into());
-            }
             if let Some(pause) = rate.as_mut().and_then(|rate| rate.take().err()) {
                 return Outcome::TooFast(pause);
             }
             let (descriptor, peer) = match listener.accept() {
                 Accepted::Connection(descriptor, peer) => (descriptor, peer),
-                Accepted::Nothing => return Outcome::Waiting,
+                Accepted::Nothing => {
+                    if let Some(rate) = rate {
+                        rate.give_back();
+                    }
+                    return Outcome::Waiting;
+                }
                 Accepted::Exhausted(error) => return Outcome::Full(error.to_string()),
                 Accepted::Closed => return Outcome::Closed,
             };
@@ -108,6 +117,11 @@ impl Rate {
     fn new(per_second: u32) -> Self {
         let per_second = f64::from(per_second);
         Self { per_second, tokens: per_second, at: Instant::now() }
+    }
+
+    /// Gives a token back that was not needed.
+    fn give_back(&mut self) {
+        self.tokens += 1.0;
     }
 
     /// Takes a token, or says how long it takes until there is one.

@@ -19,6 +19,8 @@ use crate::{
 enum Step {
     /// Wait for bytes and read them.
     Read,
+    /// Handle the bytes at hand.
+    Handle,
     /// Go on with the bytes at hand in the next turn.
     Yield,
     /// Go on with the bytes at hand when the broker says so.
@@ -36,32 +38,32 @@ impl Shard {
         self.register(key, socket.as_fd());
         let shard = Rc::clone(self);
         let mut unread = ThinVec::from(bytes);
-        self.unread.set(self.unread.get() + bytes.len());
         // An `async` block holds each of these once; the parameters of an `async fn` are held
         // twice.
         monoio::spawn(async move {
-            let mut step = if unread.is_empty() { Step::Read } else { Step::Yield };
+            let mut step = if unread.is_empty() { Step::Read } else { Step::Handle };
             loop {
                 step = match step {
                     Step::Read => match socket.readable().await {
                         Ok(()) => shard.read(key, &socket, &mut unread),
                         Err(_) => Step::Close(CloseReason::IoError),
                     },
+                    Step::Handle => shard.handle_unread(key, &mut unread),
                     Step::Yield => {
                         shard.wait_for_turn().await;
-                        shard.handle_unread(key, &mut unread)
+                        Step::Handle
                     }
                     Step::Pause => {
                         shard.wait_for_resume(key).await;
-                        shard.handle_unread(key, &mut unread)
+                        Step::Handle
                     }
                     Step::HandOver(to) => {
-                        shard.unread.set(shard.unread.get() - unread.len());
+                        shard.note_unread(key, 0);
                         shard.hand_over(key, socket, to, &unread);
                         return;
                     }
                     Step::Close(reason) => {
-                        shard.unread.set(shard.unread.get() - unread.len());
+                        shard.note_unread(key, 0);
                         shard.closed(key, reason);
                         return;
                     }
@@ -93,14 +95,14 @@ impl Shard {
         if !unread.is_empty() {
             unread.extend_from_slice(bytes);
             drop(buffer);
-            self.unread.set(self.unread.get() + received);
             return self.handle_unread(key, unread);
         }
         let (consumed, step) = self.handle(key, bytes);
         let rest = bytes.get(consumed..).unwrap_or_default();
         if !rest.is_empty() {
             unread.extend_from_slice(rest);
-            self.unread.set(self.unread.get() + rest.len());
+            drop(buffer);
+            self.note_unread(key, unread.len());
         }
         step
     }
@@ -108,16 +110,32 @@ impl Shard {
     fn handle_unread(self: &Rc<Self>, key: ConnectionKey, unread: &mut ThinVec<u8>) -> Step {
         self.touch();
         let (consumed, step) = self.handle(key, unread);
-        self.unread.set(self.unread.get() - consumed);
         if consumed >= unread.len() {
             *unread = ThinVec::new();
         } else {
             unread.drain(..consumed);
-            if self.unread.get() as u64 > self.settings.connections.max_unread_bytes {
-                self.broker.borrow_mut().on_too_much_unread(self.now(), key);
-            }
         }
+        self.note_unread(key, unread.len());
         step
+    }
+
+    /// Notes how many bytes a connection holds of packets not handled. If all together hold too
+    /// many, the connection that holds the most is ended.
+    fn note_unread(&self, key: ConnectionKey, bytes: usize) {
+        let mut unread = self.unread.borrow_mut();
+        let before = match bytes {
+            0 => unread.remove(&key.0),
+            _ => unread.insert(key.0, bytes),
+        };
+        let mut total = self.unread_total.get() + bytes - before.unwrap_or(0);
+        if total as u64 > self.settings.connections.max_unread_bytes
+            && let Some((&most, &held)) = unread.iter().max_by_key(|(_, held)| **held)
+        {
+            unread.remove(&most);
+            total -= held;
+            self.broker.borrow_mut().on_too_much_unread(self.now(), ConnectionKey(most));
+        }
+        self.unread_total.set(total);
     }
 
     fn handle(self: &Rc<Self>, key: ConnectionKey, bytes: &[u8]) -> (usize, Step) {
@@ -145,9 +163,15 @@ impl Shard {
     /// The connection's task is over.
     fn closed(&self, key: ConnectionKey, reason: CloseReason) {
         self.touch();
+        let mut broker = self.broker.borrow_mut();
+        if broker.has_queued(key)
+            && let Some((descriptor, _)) = self.descriptor(key)
+        {
+            // A writer task may be waiting on a duplicate, and would keep the connection open.
+            Socket::shut_down(descriptor);
+        }
         self.unregister(key);
         self.paused.borrow_mut().remove(&key.0);
-        let mut broker = self.broker.borrow_mut();
         if let (Some(addresses), Some(peer)) = (&self.addresses, broker.peer(key)) {
             addresses.release(peer.ip());
         }

@@ -96,8 +96,9 @@ pub(crate) struct Shard {
     max_open: u64,
     sockets: RefCell<Vec<Slot>>,
     buffer: RefCell<Box<[u8]>>,
-    /// The bytes that connections hold of packets not handled yet.
-    unread: Cell<usize>,
+    /// The bytes of packets not handled yet, by connection, and their sum.
+    unread: RefCell<HashMap<u32, usize>>,
+    unread_total: Cell<usize>,
     /// The second in which a warning was logged last, and how many were.
     warnings: Cell<(u64, u32)>,
     /// Tasks of connections that are not read from.
@@ -110,6 +111,8 @@ pub(crate) struct Shard {
     root: RefCell<Option<Waker>>,
     asleep: Cell<bool>,
     now: Cell<Now>,
+    /// When time is let pass next.
+    next_tick: Cell<u64>,
     clock: Clock,
     draining: Cell<bool>,
     drain_until: Cell<Option<Instant>>,

@@ -182,7 +182,7 @@ impl Server {
         self.stats.iter().map(|stats| stats.connections_open.get()).sum::<u64>() == 0
     }
 
-    /// Waits until a shard ends, which none does by itself unless something is badly wrong.
+    /// Whether a shard has ended, which none does by itself unless something is badly wrong.
     pub fn has_failed(&self) -> bool {
         self.shards.iter().any(JoinHandle::is_finished)
     }
@@ -240,13 +240,22 @@ fn spawn(
             if let Some(core) = core {
                 core_affinity::set_for_current(core);
             }
-            run_shard(&plan, shared, endpoint, handover, random.wrapping_add(id as u64), &report)
+            let random = random.wrapping_add(id as u64);
+            let result = run_shard(&plan, shared, endpoint, handover, random, &report);
+            if let Err(error) = &result {
+                // While the others start; after that, `Server::has_failed` tells.
+                let _ = report.send(Err(io::Error::new(error.kind(), error.to_string()).into()));
+            }
+            result
         })?;
         threads.push(thread);
     }
     drop(report);
-    for result in reports.iter().take(threads.len()) {
-        result?;
+    for _ in &threads {
+        match reports.recv() {
+            Ok(result) => result?,
+            Err(_) => return Err(io::Error::other("a shard ended before it had started").into()),
+        }
     }
     Ok(threads)
 }
@@ -327,7 +336,8 @@ fn make_shard(
         listeners: RefCell::default(),
         max_open: plan.max_open,
         sockets: RefCell::default(),
-        unread: Cell::new(0),
+        unread: RefCell::default(),
+        unread_total: Cell::new(0),
         warnings: Cell::new((0, 0)),
         buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
         paused: RefCell::new(HashMap::new()),
@@ -337,6 +347,7 @@ fn make_shard(
         root: RefCell::default(),
         asleep: Cell::new(false),
         now: Cell::new(now),
+        next_tick: Cell::new(0),
         clock: plan.clock,
         draining: Cell::new(false),
         drain_until: Cell::new(None),

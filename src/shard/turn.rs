@@ -11,8 +11,9 @@ use std::{
 use super::{Departure, Envelope, Shard};
 use crate::{
     broker::{Broker, ConnectionKey, Effect},
+    limits,
     mesh::{OUTSIDE, SendError},
-    topics::ShardId,
+    topics::{ShardId, ShardSet},
     transport::Socket,
 };
 
@@ -21,7 +22,7 @@ const SLICES: usize = 64;
 /// Time goes by in steps no longer than this.
 const LONGEST_SLEEP: Duration = Duration::from_millis(250);
 /// And no shorter.
-const SHORTEST_SLEEP: Duration = Duration::from_millis(10);
+const TICK: Duration = Duration::from_millis(10);
 
 impl Shard {
     /// The root future: ends each turn, and is ready when the shard has drained.
@@ -38,9 +39,10 @@ impl Shard {
             if self.has_drained() {
                 return Poll::Ready(());
             }
-            let more = self.broker.borrow().has_work() || !self.next_turn.borrow().is_empty();
+            let more = self.broker.borrow().has_work()
+                || !self.next_turn.borrow().is_empty()
+                || self.handover.as_ref().is_some_and(|h| !h.waiting.borrow().is_empty());
             if more || !self.endpoint.prepare_sleep() {
-                // Another turn, but only after the sockets had theirs: through a task.
                 self.go_on();
             } else {
                 self.asleep.set(true);
@@ -50,49 +52,57 @@ impl Shard {
         .await;
     }
 
-    /// Wakes what waits for the next turn.
-    fn go_on(self: &Rc<Self>) {
-        let wakers = std::mem::take(&mut *self.next_turn.borrow_mut());
-        if wakers.is_empty() {
-            let shard = Rc::clone(self);
-            monoio::spawn(async move { shard.touch() });
-        }
-        for waker in wakers {
-            waker.wake();
-        }
+    /// Begins another turn, through the event loop: were a task woken from here, the loop would run
+    /// it without looking at the ring, and as long as there is always such a task no socket and no
+    /// timer would get its turn.
+    fn go_on(&self) {
+        // It fails only if the counter is at its maximum, and then the loop wakes up anyway.
+        let _ = rustix::io::write(self.endpoint.wake_fd(), &1_u64.to_ne_bytes());
     }
 
-    /// Wakes the shard when another one has sent something while it slept.
+    /// Begins a turn when another shard, or this one, has asked for it.
     pub(super) async fn watch_mailbox(self: Rc<Self>, wake: Socket) {
         while wake.readable().await.is_ok() {
             self.endpoint.clear_wake();
             self.touch();
+            for waker in std::mem::take(&mut *self.next_turn.borrow_mut()) {
+                waker.wake();
+            }
         }
     }
 
-    /// Lets time pass.
+    /// Ends sleeps in which time is to pass.
     pub(super) async fn watch_clock(self: Rc<Self>) {
         loop {
             let deadline = self.broker.borrow().next_deadline();
             let sleep = deadline.map_or(LONGEST_SLEEP, |at| {
                 Duration::from_millis(at.saturating_sub(self.clock.now().monotonic))
             });
-            monoio::time::sleep(sleep.clamp(SHORTEST_SLEEP, LONGEST_SLEEP)).await;
+            monoio::time::sleep(sleep.clamp(TICK, LONGEST_SLEEP)).await;
             self.touch();
-            let now = self.clock.now();
-            self.now.set(now);
-            self.broker.borrow_mut().on_tick(now);
-            for key in std::mem::take(&mut *self.unwritten.borrow_mut()) {
-                let written = self.write(&mut self.broker.borrow_mut(), key);
-                if written == Written::Blocked {
-                    self.spawn_writer(key);
-                }
+        }
+    }
+
+    /// Lets time pass, at the end of each turn if it is time for that: a busy loop may not come to
+    /// its timers.
+    fn tick(self: &Rc<Self>) {
+        let now = self.now();
+        if now.monotonic < self.next_tick.get() {
+            return;
+        }
+        self.next_tick.set(now.monotonic + TICK.as_millis() as u64);
+        self.broker.borrow_mut().on_tick(now);
+        for key in std::mem::take(&mut *self.unwritten.borrow_mut()) {
+            let written = self.write(&mut self.broker.borrow_mut(), key);
+            if written == Written::Blocked {
+                self.spawn_writer(key);
             }
         }
     }
 
     /// Passes on what the turn has produced.
     pub(super) fn end_turn(self: &Rc<Self>) {
+        self.tick();
         self.broker.borrow_mut().on_turn(self.now());
         self.receive_mail();
         self.apply_effects();
@@ -133,6 +143,11 @@ impl Shard {
             if batch.from != OUTSIDE {
                 self.endpoint.returned(batch.from, batch.cost);
             }
+            // Whoever reads fast is not to lose messages because many came at once.
+            if self.broker.borrow().encoded_bytes() > limits::ENCODED_PER_TURN {
+                self.send_mail();
+                self.flush();
+            }
         }
         if self.endpoint.take_credit_returned() {
             let mut broker = self.broker.borrow_mut();
@@ -145,12 +160,12 @@ impl Shard {
     fn send_mail(&self) {
         let mut broker = self.broker.borrow_mut();
         let mut outgoing = self.outgoing.borrow_mut();
-        for (to, mail, cost) in broker.mail().take() {
-            let Some(staged) = outgoing.get_mut(usize::from(to.0)) else { continue };
+        broker.take_mail(|to, mail, cost| {
+            let Some(staged) = outgoing.get_mut(usize::from(to.0)) else { return };
             let mut envelopes = std::mem::take(staged);
             envelopes.extend(mail.into_iter().map(Envelope::Mail));
             self.endpoint.send(usize::from(to.0), envelopes, cost);
-        }
+        });
         for (to, staged) in outgoing.iter_mut().enumerate() {
             if !staged.is_empty() {
                 self.endpoint.send(to, std::mem::take(staged), 0);
@@ -183,9 +198,13 @@ impl Shard {
     /// Sends descriptors to their home shards, and stages what belongs to them.
     fn send_handovers(&self) {
         let Some(handover) = &self.handover else { return };
-        let mut waiting = handover.waiting.borrow_mut();
-        while let Some(departure) = waiting.pop_front() {
+        let mut full = ShardSet::default();
+        for departure in std::mem::take(&mut *handover.waiting.borrow_mut()) {
             let Departure { to, token, socket, arrival } = departure;
+            if full.contains(ShardId(to as u16)) {
+                handover.waiting.borrow_mut().push_back(Departure { to, token, socket, arrival });
+                continue;
+            }
             let sent = handover.senders.get(to).map(|sender| {
                 use std::os::fd::AsFd;
                 sender.send(token, socket.as_fd())
@@ -193,8 +212,13 @@ impl Shard {
             match sent {
                 Some(Ok(())) => self.stage(to, Envelope::Connection(arrival)),
                 Some(Err(SendError::Full)) => {
-                    waiting.push_front(Departure { to, token, socket, arrival });
-                    return;
+                    full.insert(ShardId(to as u16));
+                    handover.waiting.borrow_mut().push_back(Departure {
+                        to,
+                        token,
+                        socket,
+                        arrival,
+                    });
                 }
                 Some(Err(SendError::Io(error))) => self.lost(arrival.peer, &error),
                 None => {}

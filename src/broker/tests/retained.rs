@@ -318,6 +318,27 @@ fn retained_messages_use_up_credit() {
     w.end();
 }
 
+/// A subscription is made while a message to be retained is on its way from another shard: it gets
+/// the new value, live or retained, and not the old one alone.
+#[test]
+fn a_subscription_made_beside_a_retained_publish_gets_the_new_value() {
+    let mut w = World::new(3);
+    let topic = w.topic_on(1, "r/");
+    let from = w.connect(Version::V5, &w.id_on(2, "from"));
+    w.retain(from, &topic, b"old", Q1);
+    let to = w.connect(Version::V5, &w.id_on(0, "to"));
+    // The publisher's shard has routed the message and not ended its turn ...
+    let publish = Publish { topic: &topic, payload: b"new", retain: true, ..Publish::default() };
+    let mut bytes = Vec::new();
+    Packet::Publish(publish).encode(Version::V5, &mut bytes).unwrap();
+    let key = w.peers[from].key.unwrap();
+    w.brokers[2].on_bytes(w.now, key, &bytes);
+    // ... when the subscriber's shard, whose turn comes first, asks the owner.
+    w.subscribe(to, &topic, Q1);
+    assert_eq!(w.texts(to).last().map(String::as_str), Some("new"));
+    w.end();
+}
+
 #[test]
 fn retained_topics_looked_at_end_a_turn_and_a_session_goes_on_once() {
     let mut w = World::new(1);

@@ -351,11 +351,12 @@ impl World {
 
     fn send_mail(&mut self, shard: usize) -> bool {
         let mut sent = false;
-        for (to, items, cost) in self.brokers[shard].mail().take() {
+        let mail = &mut self.mail[shard];
+        self.brokers[shard].take_mail(|to, items, cost| {
             assert_ne!(usize::from(to.0), shard, "no mail to oneself");
-            self.mail[shard][usize::from(to.0)].push_back((items, cost));
+            mail[usize::from(to.0)].push_back((items, cost));
             sent = true;
-        }
+        });
         self.renew_credit();
         sent
     }
