@@ -348,8 +348,10 @@ fn retained_topics_looked_at_end_a_turn_and_a_session_goes_on_once() {
     }
     let to = w.connect(Version::V5, "to");
     for n in 0..100 {
+        w.subscribe(to, &format!("+/x{n}"), Q0);
+    }
+    for n in 0..100 {
         let filter = format!("+/x{n}");
-        w.subscribe(to, &filter, Q0);
         let filters = [(&*filter, SubscriptionOptions::new(Q0))];
         let subscribe = Subscribe {
             packet_id: w.id(),
