@@ -149,6 +149,10 @@ pub const MAX_QOS: u8 = 2;
 /// and the work of matching grows with them.
 pub const MAX_TOPIC_LEVELS: usize = 128;
 
+/// Topic filters of one SUBSCRIBE that are looked at; the others are refused (0x97 Quota exceeded).
+/// A packet of 1 MiB has room for 200,000, which would be a fifth of a second of work at once.
+pub const FILTERS_PER_SUBSCRIBE: usize = 1_024;
+
 /// Subscriptions of one session (`--max-subscriptions`). Devices have a handful, back ends some
 /// hundreds; this leaves room for a gateway that subscribes for thousands of devices. Each takes
 /// about 160 bytes beside its text.
@@ -246,6 +250,7 @@ const _: () = {
     assert!(MAX_QOS <= 2);
     assert!(MAX_UNREAD_BYTES >= largest_packet, "a packet that is never read cannot be handled");
     assert!(WORK_PER_TURN >= PACKETS_PER_TURN as usize, "one receiver each is within budget");
+    assert!(FILTERS_PER_SUBSCRIBE <= WORK_PER_TURN, "one SUBSCRIBE is no more than a turn's work");
     assert!(RETAINED_VISITS >= RETAINED_BATCH);
     assert!(RETAINED_BATCH < MESH_CREDIT as usize, "one answer must not use up a pair's credit");
     assert!(CONNECT_TIMEOUT.as_secs() > LINGER.as_secs());

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashTable;
 use thin_vec::ThinVec;
 
 use super::{ConnectionKey, retained::RetainedRequests};
@@ -60,7 +61,7 @@ pub struct Rare {
     /// The user name, kept for presence events.
     pub user_name: Option<Box<str>>,
     /// The shared subscriptions.
-    pub groups: Vec<Membership>,
+    pub groups: Memberships,
     /// The bytes of all its filters, once it has many of them.
     pub filter_bytes: Option<usize>,
     /// How many of its filters came when all shapes were taken.
@@ -72,6 +73,8 @@ pub struct Rare {
 /// A shared subscription of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
+    /// The hash of the two.
+    pub hash: u64,
     /// The ShareName.
     pub share: Box<str>,
     /// The topic filter behind it.
@@ -79,9 +82,38 @@ pub struct Membership {
 }
 
 impl Membership {
+    fn is(&self, share: &str, filter: &str) -> bool {
+        *self.share == *share && *self.filter == *filter
+    }
+
     /// The length of `$share/<ShareName>/<filter>`.
     pub fn len(&self) -> usize {
         "$share//".len() + self.share.len() + self.filter.len()
+    }
+}
+
+/// The shared subscriptions of a session, which may be thousands.
+#[derive(Debug, Default)]
+pub struct Memberships(HashTable<Membership>);
+
+impl Memberships {
+    /// Adds one that is not there yet.
+    pub fn insert(&mut self, membership: Membership) {
+        self.0.insert_unique(membership.hash, membership, |m| m.hash);
+    }
+
+    /// Takes one out, if it is there.
+    pub fn remove(&mut self, hash: u64, share: &str, filter: &str) -> Option<Membership> {
+        let found = self.0.find_entry(hash, |m| m.is(share, filter)).ok()?;
+        let (membership, _) = found.remove();
+        if self.0.is_empty() {
+            self.0 = HashTable::new();
+        }
+        Some(membership)
+    }
+
+    fn find(&self, hash: u64, share: &str, filter: &str) -> Option<&Membership> {
+        self.0.find(hash, |m| m.is(share, filter))
     }
 }
 
@@ -134,13 +166,23 @@ impl Client {
     }
 
     /// The shared subscriptions.
-    pub fn groups(&self) -> &[Membership] {
-        self.rare.as_ref().map_or(&[], |rare| &rare.groups)
+    pub fn groups(&self) -> impl Iterator<Item = &Membership> {
+        self.rare.as_ref().into_iter().flat_map(|rare| rare.groups.0.iter())
+    }
+
+    /// How many they are.
+    pub fn group_count(&self) -> usize {
+        self.rare.as_ref().map_or(0, |rare| rare.groups.0.len())
+    }
+
+    /// Whether it has this shared subscription.
+    pub fn is_member(&self, hash: u64, share: &str, filter: &str) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.groups.find(hash, share, filter).is_some())
     }
 
     /// The number of subscriptions, shared ones included.
     pub fn subscription_count(&self) -> usize {
-        self.subscriptions.len() + self.groups().len()
+        self.subscriptions.len() + self.group_count()
     }
 
     /// When something is next due while the session is offline, in tenths of a second.

@@ -178,7 +178,7 @@ impl Broker {
         let lost = outgoing.undelivered();
         let mut saved = 0;
         for delivery in outgoing.into_shared() {
-            saved += usize::from(self.redispatch(&delivery, client.groups()));
+            saved += usize::from(self.redispatch(&delivery, &client));
         }
         let lost = lost.saturating_sub(saved) as u64;
         self.stats.publish_dropped.add(DropReason::SessionEnded, lost);

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use super::{
     Broker, SessionKey,
-    client::Membership,
+    client::{Client, Membership},
     deliver::{Encoding, Matched},
     mail::ShardMessage,
     publish::{Origin, Routed, options_of},
@@ -131,14 +131,18 @@ impl Broker {
 
     /// A session ended with a message of a shared subscription not delivered: another member gets
     /// it. False if there is none, or not any group of the session's that it can have come from.
-    pub(super) fn redispatch(&mut self, delivery: &Delivery, of: &[Membership]) -> bool {
+    pub(super) fn redispatch(&mut self, delivery: &Delivery, of: &Client) -> bool {
         let mut encoding = Encoding::of(&delivery.message);
         let topic = encoding.publication.topic;
         let mut groups = Vec::new();
         self.shared.groups.matching(topic, &mut groups);
         let group = groups.iter().find(|group| {
             delivery.shared == Some(self.group_tag(group.share(), group.filter()))
-                && of.iter().any(|m| &*m.share == group.share() && &*m.filter == group.filter())
+                && of.is_member(
+                    self.group_hash(group.share(), group.filter()),
+                    group.share(),
+                    group.filter(),
+                )
         });
         let Some(group) = group else { return false };
         let hash = self.shared.seed.hash(topic);
@@ -148,14 +152,19 @@ impl Broker {
 
     /// Tells the groups of one session apart, nearly always.
     fn group_tag(&self, share: &str, filter: &str) -> NonZeroU32 {
+        NonZeroU32::MIN | self.group_hash(share, filter) as u32
+    }
+
+    /// The hash by which a session finds its membership.
+    pub(super) fn group_hash(&self, share: &str, filter: &str) -> u64 {
         let seed = &self.shared.seed;
-        NonZeroU32::MIN | (seed.hash(share).rotate_left(32) ^ seed.hash(filter)) as u32
+        seed.hash(share).rotate_left(32) ^ seed.hash(filter)
     }
 
     /// Tells the groups of a session that it came or went.
     pub(super) fn announce_groups(&mut self, session: SessionKey, online: bool) {
         let Some(client) = self.clients.sessions.get(session.index()) else { return };
-        for Membership { share, filter } in client.groups() {
+        for Membership { share, filter, .. } in client.groups() {
             if self.groups.set_online(share, filter, session, online) {
                 let table = &self.shared.groups;
                 table.set_online(self.id, share, filter, &table.key(filter), online);

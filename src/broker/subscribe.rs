@@ -17,6 +17,9 @@ use crate::{
 /// anew. Most sessions have fewer, and no room for one more number.
 const BYTES_COUNTED_FROM: usize = 16;
 
+/// The subscriptions of a session that are passed over in the time of a unit of work.
+const POSITIONS_PER_WORK: usize = 256;
+
 impl Broker {
     /// Subscribes, answers, and only then sends what is retained.
     pub(super) fn on_subscribe(
@@ -28,7 +31,12 @@ impl Broker {
         let (session, version) = (connection.session, connection.version);
         let id = subscribe.subscription_id.map_or(0, |id| id.get());
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
-        for (filter, options) in subscribe.filters.iter() {
+        for (at, (filter, options)) in subscribe.filters.iter().enumerate() {
+            if at >= limits::FILTERS_PER_SUBSCRIBE {
+                reasons.push(ReasonCode::QuotaExceeded);
+                continue;
+            }
+            self.clients.work += 1;
             let reason = self.subscribe(session, filter, options, id, version);
             if reason == ReasonCode::ProtocolError {
                 return Err(reason);
@@ -115,7 +123,7 @@ impl Broker {
             return bytes;
         }
         let plain = client.subscriptions.iter().map(|filter| self.index.filter_len(*filter));
-        let bytes = plain.chain(client.groups().iter().map(Membership::len)).sum();
+        let bytes = plain.chain(client.groups().map(Membership::len)).sum();
         if client.subscription_count() >= BYTES_COUNTED_FROM {
             client.rare().filter_bytes = Some(bytes);
         }
@@ -170,16 +178,14 @@ impl Broker {
     }
 
     fn is_subscribed(&self, session: SessionKey, filter: &str) -> bool {
-        let client = self.clients.sessions.get(session.index());
         let id = self.index.find(filter);
-        client.zip(id).is_some_and(|(client, id)| client.subscriptions.contains(&id))
+        id.is_some_and(|id| self.index.is_subscriber(id, session))
     }
 
     fn is_member(&self, session: SessionKey, share: &str, filter: &str) -> bool {
         let client = self.clients.sessions.get(session.index());
-        client.is_some_and(|client| {
-            client.groups().iter().any(|m| &*m.share == share && &*m.filter == filter)
-        })
+        let hash = self.group_hash(share, filter);
+        client.is_some_and(|client| client.is_member(hash, share, filter))
     }
 
     fn join_group(
@@ -189,14 +195,15 @@ impl Broker {
         subscriber: Subscriber,
     ) -> Result<(), TopicError> {
         let session = subscriber.session;
+        let hash = self.group_hash(share, filter);
         let is_member = self.is_member(session, share, filter);
         let Some(client) = self.clients.sessions.get_mut(session.index()) else { return Ok(()) };
         if !is_member {
             let table = &self.shared.groups;
             table.join(self.id, share, filter, &table.key(filter), true)?;
-            let membership = Membership { share: share.into(), filter: filter.into() };
+            let membership = Membership { hash, share: share.into(), filter: filter.into() };
             let bytes = membership.len();
-            client.rare().groups.push(membership);
+            client.rare().groups.insert(membership);
             self.count_filter_bytes(session, bytes as isize);
             self.stats.subscriptions.add(1);
             self.stats.shared_subscriptions.add(1);
@@ -231,19 +238,20 @@ impl Broker {
         if topics::validate_topic_filter(filter, usize::MAX).is_err() {
             return ReasonCode::TopicFilterInvalid;
         }
+        let hash = match topics::parse_shared(filter) {
+            Ok(Some((share, filter))) => self.group_hash(share, filter),
+            _ => 0,
+        };
         let Some(client) = self.clients.sessions.get_mut(session.index()) else {
             return ReasonCode::UnspecifiedError;
         };
+        self.clients.work += 1;
         let existed = match topics::parse_shared(filter) {
             Err(_) => return ReasonCode::TopicFilterInvalid,
             Ok(Some((share, filter))) => {
                 let groups = client.rare.as_mut().map(|rare| &mut rare.groups);
-                let at = groups.as_ref().and_then(|groups| {
-                    groups.iter().position(|m| &*m.share == share && &*m.filter == filter)
-                });
-                match groups.zip(at) {
-                    Some((groups, at)) => {
-                        let membership = groups.swap_remove(at);
+                match groups.and_then(|groups| groups.remove(hash, share, filter)) {
+                    Some(membership) => {
                         self.leave_group(session, &membership);
                         true
                     }
@@ -254,6 +262,8 @@ impl Broker {
                 Some(id) => {
                     if let Some(at) = client.subscriptions.iter().position(|f| *f == id) {
                         client.subscriptions.swap_remove(at);
+                        // It takes about as long to get there.
+                        self.clients.work += at / POSITIONS_PER_WORK;
                     }
                     if let Some(rare) = &mut client.rare {
                         rare.retained.cancel(filter);
@@ -286,7 +296,7 @@ impl Broker {
     }
 
     fn leave_group(&mut self, session: SessionKey, membership: &Membership) {
-        let Membership { share, filter } = membership;
+        let Membership { share, filter, .. } = membership;
         if let Some(was_online) = self.groups.leave(share, filter, session) {
             let table = &self.shared.groups;
             table.leave(self.id, share, filter, &table.key(filter), was_online);
@@ -300,7 +310,7 @@ impl Broker {
     pub(super) fn unsubscribe_all(&mut self, session: SessionKey) {
         let Some(client) = self.clients.sessions.get_mut(session.index()) else { return };
         let subscriptions = std::mem::take(&mut client.subscriptions);
-        let groups = client.groups().to_vec();
+        let groups: Vec<_> = client.groups().cloned().collect();
         for filter in subscriptions {
             self.unsubscribe_plain(session, filter);
         }

@@ -184,6 +184,12 @@ impl FilterIndex {
         if self.trie.is_empty() { 0 } else { self.trie.matching(topic, out) }
     }
 
+    /// Whether a session is among the subscribers of a filter.
+    #[must_use]
+    pub fn is_subscriber(&self, filter: FilterId, session: SessionKey) -> bool {
+        self.entries.get(filter.0).is_some_and(|entry| entry.subscribers.contains(session))
+    }
+
     /// The number of different filters.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -61,6 +61,13 @@ impl Subscribers {
         }
     }
 
+    pub(super) fn contains(&self, session: SessionKey) -> bool {
+        match self {
+            Self::One(only) => only.session == session,
+            Self::Many(list) => list.position(session).is_some(),
+        }
+    }
+
     /// Adds a subscriber, or replaces what the session had; gives back what that was.
     pub(super) fn insert(&mut self, new: Subscriber) -> Option<Subscriber> {
         match self {

@@ -301,3 +301,43 @@ fn the_text_of_a_sessions_filters_is_capped() {
     assert_eq!(w.got(c), [Got::Suback(id, vec![refused, granted])]);
     w.end();
 }
+
+#[test]
+fn the_rest_of_a_very_long_subscribe_is_refused_and_filters_end_a_turn() {
+    let mut w = World::new(1);
+    let c = w.connect(Version::V5, "c");
+    let plain: Vec<String> = (0..600).map(|n| format!("f/{n}")).collect();
+    let shared: Vec<String> = (0..600).map(|n| format!("$share/g/{n}")).collect();
+    let filters: Vec<_> = plain.iter().chain(&shared).map(|f| (f.as_str(), options(Q0))).collect();
+    let id = w.ask(c, &filters, 0);
+    let (granted, refused) = (ReasonCode::granted(Q0), ReasonCode::QuotaExceeded);
+    let expected = (0..1_200).map(|n| if n < 1_024 { granted } else { refused }).collect();
+    assert_eq!(w.got(c), [Got::Suback(id, expected)]);
+    assert_eq!((w.totals().subscriptions, w.totals().shared_subscriptions), (1_024, 424));
+    for _ in 0..40 {
+        let subscribe = Subscribe {
+            packet_id: w.id(),
+            subscription_id: None,
+            user_properties: <_>::default(),
+            filters: filters[..].into(),
+        };
+        w.peers[c].send(&Packet::Subscribe(subscribe));
+    }
+    let unread = w.peers[c].unread.len();
+    w.turn(0);
+    let left = w.peers[c].unread.len();
+    assert!(left > unread / 2, "{left} of {unread} bytes are left for the next turn");
+    w.settle();
+    assert_eq!(w.got(c).len(), 40);
+    for filter in [&shared[3], &shared[423], &shared[3], &plain[0], &shared[424]] {
+        w.unsubscribe(c, filter);
+    }
+    let reasons = w.got(c).into_iter().map(|got| match got {
+        Got::Unsuback(_, reasons) => reasons[0],
+        other => panic!("{other:?}"),
+    });
+    use ReasonCode as R;
+    let (yes, no) = (R::Success, R::NoSubscriptionExisted);
+    assert_eq!(reasons.collect::<Vec<_>>(), [yes, yes, no, yes, no]);
+    w.end();
+}
