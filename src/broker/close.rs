@@ -12,8 +12,9 @@ use crate::{
     stats::{CloseReason, DropReason},
 };
 
-/// What is due later than this is looked at in between, in tenths of a second: a year.
-const LOOK_AGAIN: u32 = 365 * 24 * 3_600 * 10;
+/// What is due later than this is looked at in between, in tenths of a second: ten minutes. Timers
+/// are not cancelled, and those of clients that come and go must not pile up until they are due.
+const LOOK_AGAIN: u32 = 600 * 10;
 
 impl Broker {
     /// The client ends the connection. MQTT 5.0 section 3.14.4.
@@ -213,7 +214,10 @@ impl Broker {
     /// Sets the timer of a connection, unless an earlier one is set: that one will look again.
     pub(super) fn arm_connection(&mut self, key: ConnectionKey, at: u64) {
         let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
-        let at = at.next_multiple_of(100);
+        let mut at = at.next_multiple_of(100);
+        if connection.state == State::Connected {
+            at = at.min((self.now.monotonic + u64::from(LOOK_AGAIN) * 100).next_multiple_of(100));
+        }
         if connection.timer_at == 0 || tenths(at) < connection.timer_at {
             connection.timer_at = tenths(at);
             self.timers.insert(at, Timer::Connection(key));
@@ -224,8 +228,6 @@ impl Broker {
     pub(super) fn arm_session(&mut self, key: SessionKey) {
         let Some(client) = self.clients.sessions.get_mut(key.index()) else { return };
         let Some(at) = client.next_deadline() else { return };
-        // The timer wheel turns once in two years, and what it fires too early would be taken for
-        // a timer of an earlier session.
         let at = at.min(tenths(self.now.monotonic).saturating_add(LOOK_AGAIN));
         if client.timer_at == 0 || at < client.timer_at {
             client.timer_at = at;

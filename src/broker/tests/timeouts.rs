@@ -152,3 +152,25 @@ fn draining_tells_everyone_and_lets_nobody_in() {
     assert_eq!(w.totals().sessions, 1, "the session that shall stay");
     w.end();
 }
+
+#[test]
+fn timers_of_clients_that_come_and_go_do_not_pile_up() {
+    let mut w = World::new(1);
+    let mut connect = staying(Version::V5, "c");
+    connect.keep_alive = 60_000;
+    connect.clean_start = true;
+    for _ in 0..500 {
+        let c = w.connected(&connect);
+        w.cut(c);
+        w.advance(10_000);
+    }
+    let timers = w.brokers[0].timers.len();
+    // Ten minutes' worth: two for each time.
+    assert!(timers <= 2 * 62, "{timers}");
+    let c = w.connected(&connect);
+    w.advance(89_000_000);
+    assert!(!w.is_closed(c));
+    w.advance(1_100_000);
+    assert_eq!(w.got(c), [Got::Disconnect(ReasonCode::KeepAliveTimeout)]);
+    w.end();
+}
