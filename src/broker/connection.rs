@@ -50,6 +50,8 @@ pub struct Connection {
     pub problem_information: bool,
     /// Whether the shard has stopped reading from it until something is drained.
     pub paused: bool,
+    /// Whether another shard has to catch up before it is read from again.
+    pub starved: bool,
     /// Whether the outbox is to be followed by the end of the stream.
     pub finishing: bool,
 }
@@ -103,6 +105,7 @@ impl Connection {
             version: Version::V3_1_1,
             problem_information: true,
             paused: false,
+            starved: false,
             finishing: false,
         }
     }

@@ -421,11 +421,15 @@ impl Broker {
         self.fetch_retained(session);
     }
 
-    /// Reads on from a connection, if it was not read from.
+    /// Reads on from a connection, if it was not read from and nothing else speaks against it.
     fn resume(&mut self, key: ConnectionKey) {
         let now = receive::tenths(self.now.monotonic);
         let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
+        let max_outbox = self.config.max_outbox_bytes;
+        let full = |outbox: &Outbox| outbox.is_blocked() && outbox.queued() >= max_outbox;
         if connection.state != connection::State::Authenticating
+            && !connection.starved
+            && !connection.outbox.as_deref().is_some_and(full)
             && std::mem::take(&mut connection.paused)
         {
             // It was the broker that did not listen.

@@ -301,6 +301,8 @@ impl Broker {
         let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
         if !std::mem::replace(&mut connection.paused, true) {
             self.stats.reads_paused.add(1);
+        }
+        if !std::mem::replace(&mut connection.starved, true) {
             self.starved.push(key);
         }
     }

@@ -60,7 +60,11 @@ impl Broker {
     /// Other shards have taken in what was sent to them: publishers may go on.
     pub fn on_credit(&mut self) {
         for key in std::mem::take(&mut self.starved) {
-            self.resume(key);
+            let Some(connection) = self.clients.connections.get_mut(key.index()) else { continue };
+            // Otherwise it is another one, which has the number now.
+            if std::mem::take(&mut connection.starved) {
+                self.resume(key);
+            }
         }
     }
 

@@ -329,3 +329,53 @@ fn short_writes_keep_every_stream_whole() {
     }
     w.end();
 }
+
+#[test]
+fn a_starved_publisher_is_not_read_from_because_it_has_taken_its_answers() {
+    let mut w = World::with(2, |c| c.max_outbox_bytes = 1_000);
+    w.credit = 1;
+    let (from, to) = across(&mut w, Q1);
+    w.subscribe(from, "own", Q0);
+    w.peers[from].room = 0;
+    for _ in 0..8 {
+        w.publish(from, "own", &[b'o'; 94], Q0);
+    }
+    w.delivers_mail = false;
+    for _ in 0..4 {
+        w.publish(from, "a", b"x", Q1);
+    }
+    assert!(w.peers[from].paused);
+    let unread = w.peers[from].unread.len();
+    assert!(unread > 0);
+    w.make_room(from, usize::MAX);
+    assert!(w.peers[from].paused, "the other shard has not caught up");
+    assert_eq!(w.peers[from].unread.len(), unread);
+    w.delivers_mail = true;
+    w.settle();
+    assert!(!w.peers[from].paused);
+    assert_eq!(w.messages(to).len(), 4);
+    w.end();
+}
+
+#[test]
+fn a_publisher_that_does_not_read_is_not_read_from_because_others_have_caught_up() {
+    let mut w = World::with(2, |c| c.max_outbox_bytes = 1_000);
+    w.credit = 1;
+    let (from, to) = across(&mut w, Q1);
+    w.subscribe(from, "#", Q0);
+    w.peers[from].room = 0;
+    w.publish(from, "own", &[b'o'; 1_100], Q0);
+    w.delivers_mail = false;
+    w.publish(from, "a", b"1", Q1);
+    w.publish(from, "a", b"2", Q1);
+    w.publish(from, "a", b"3", Q1);
+    assert!(w.peers[from].paused);
+    let unread = w.peers[from].unread.len();
+    w.delivers_mail = true;
+    w.settle();
+    assert!(w.peers[from].paused, "its outbox is full");
+    assert_eq!(w.peers[from].unread.len(), unread);
+    w.make_room(from, usize::MAX);
+    assert_eq!(w.messages(to).len(), 3);
+    w.end();
+}
