@@ -200,10 +200,11 @@ impl Broker {
         self.route(None, &mut Encoding::new(publication));
     }
 
-    /// The broker stops: MQTT 5 clients are told, nobody is let in any more.
+    /// The broker stops: MQTT 5 clients are told, nobody is let in any more. What waits for slow
+    /// clients still goes out, until the shutdown timeout ends.
     pub fn on_drain(&mut self, now: Now) {
         self.set_now(now);
-        self.draining = true;
+        self.drain_until = Some(now.monotonic.saturating_add(self.config.shutdown_timeout));
         let keys: Vec<_> = self.clients.connections.iter().map(|(key, _)| key).collect();
         for key in keys {
             let key = ConnectionKey(key as u32);

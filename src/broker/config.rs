@@ -14,6 +14,8 @@ pub struct Config {
     pub connect_timeout: u64,
     /// Without progress while bytes wait to be written.
     pub send_timeout: u64,
+    /// From [`Broker::on_drain`](super::Broker::on_drain) to the end of the shard, at the latest.
+    pub shutdown_timeout: u64,
     /// Reading on after the stream was ended.
     pub linger: u64,
     /// The bytes that may wait to be written to one connection.
@@ -84,6 +86,7 @@ impl Default for Config {
             max_connections: 0,
             connect_timeout: 10_000,
             send_timeout: 60_000,
+            shutdown_timeout: 10_000,
             linger: 2_000,
             max_outbox_bytes: 1 << 20,
             max_packet_size: 1 << 20,

@@ -60,7 +60,7 @@ impl Broker {
 
     /// What can be said of a CONNECT without knowing who sent it.
     fn check_connect(&self, connect: &Connect<'_>) -> Result<(), ReasonCode> {
-        if self.draining {
+        if self.drain_until.is_some() {
             return Err(ReasonCode::ServerShuttingDown);
         }
         if connect.client_id.is_empty() {

@@ -186,7 +186,8 @@ pub struct Broker {
     authenticator: Box<dyn Authenticator>,
     rng: fastrand::Rng,
     serial: u32,
-    draining: bool,
+    /// When the shard ends at the latest, once it drains.
+    drain_until: Option<u64>,
     /// Messages for other shards, staged until the end of the turn.
     mail: Mail,
     effects: Vec<Effect>,
@@ -238,7 +239,7 @@ impl Broker {
             authenticator,
             rng: fastrand::Rng::with_seed(seed),
             serial: 0,
-            draining: false,
+            drain_until: None,
             mail: Mail::new(shards),
             effects: Vec::new(),
             fetching: VecDeque::new(),

@@ -86,9 +86,15 @@ impl Broker {
             }
             State::Closing => {
                 // As long as it takes what is in its outbox, it gets that.
-                let until = u64::from(connection.last_packet) * 100 + self.config.linger;
+                let linger = self.config.linger;
+                let mut until = u64::from(connection.last_packet) * 100 + linger;
+                if let Some(end) = self.drain_until.filter(|_| connection.outbox.is_some()) {
+                    until = until.max(end);
+                }
                 if tenths(until) > now {
-                    self.arm_connection(key, until);
+                    // Its outbox may be written sooner.
+                    let look_again = self.now.monotonic + linger.max(100);
+                    self.arm_connection(key, until.min(look_again));
                 } else {
                     self.effects.push(Effect::Abort(key));
                 }

@@ -19,6 +19,7 @@ pub(super) fn broker_config(settings: &Settings) -> Config {
         max_connections: connections.max.map_or(0, |max| max.get().into()),
         connect_timeout: milliseconds(connections.connect_timeout),
         send_timeout: milliseconds(connections.send_timeout),
+        shutdown_timeout: milliseconds(shards.shutdown_timeout),
         linger: milliseconds(connections.linger),
         max_outbox_bytes: bytes(connections.max_outbox_bytes),
         max_packet_size: protocol.max_packet_size,

@@ -174,3 +174,44 @@ fn timers_of_clients_that_come_and_go_do_not_pile_up() {
     assert_eq!(w.got(c), [Got::Disconnect(ReasonCode::KeepAliveTimeout)]);
     w.end();
 }
+
+#[test]
+fn a_connection_that_is_ended_just_before_its_keep_alive_is_due_lingers_all_the_same() {
+    let mut w = World::new(1);
+    let mut connect = hello(Version::V5, "c");
+    connect.keep_alive = 10;
+    let c = w.connected(&connect);
+    w.peers[c].lingers = true;
+    w.advance(14_800);
+    w.send_bytes(c, &[0xFF, 0xFF]);
+    w.advance(1_700);
+    assert!(!w.is_closed(c));
+    w.advance(500);
+    assert!(w.is_closed(c) && w.peers[c].aborted);
+    w.end();
+}
+
+#[test]
+fn what_waits_for_a_slow_client_goes_out_until_the_shutdown_timeout() {
+    let mut w = World::new(1);
+    let (slow, stuck) = (w.connect(Version::V5, "slow"), w.connect(Version::V5, "stuck"));
+    for c in [slow, stuck] {
+        w.subscribe(c, "a", Q0);
+        w.peers[c].lingers = true;
+        w.peers[c].room = 0;
+    }
+    let from = w.connect(Version::V5, "from");
+    w.publish(from, "a", &[b'x'; 1_000], Q0);
+    w.brokers[0].on_drain(w.now);
+    w.settle();
+    w.advance(8_000);
+    assert!(!w.is_closed(slow), "longer than it lingers");
+    w.make_room(slow, usize::MAX);
+    let got = w.got(slow);
+    assert!(matches!(got[..], [Got::Publish(_), Got::Disconnect(_)]), "{got:?}");
+    w.advance(1_700);
+    assert!(!w.is_closed(slow) && !w.is_closed(stuck));
+    w.advance(2_500);
+    assert!(w.is_closed(slow) && w.is_closed(stuck));
+    w.end();
+}
