@@ -9,10 +9,16 @@ use std::net::SocketAddr;
 
 use crate::codec::ReasonCode;
 
+/// One exchange with one client, from CONNECT, or from the AUTH packet that asks for
+/// re-authentication, to the decision. No two have the same ticket, whatever connection they are
+/// on, so that an answer that comes too late is nobody else's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ticket(pub u64);
+
 /// What a client shows of itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Credentials<'a> {
-    /// The client identifier, which may be one that the broker has assigned.
+    /// The client identifier; the one that the broker has assigned if the client sent none.
     pub client_id: &'a str,
     /// The User Name field.
     pub user_name: Option<&'a str>,
@@ -71,12 +77,13 @@ pub enum Decision {
 
 /// Decides who may connect. One per shard.
 pub trait Authenticator {
-    /// Answers `request` about the connection that `connection` numbers on this shard.
-    fn authenticate(&mut self, connection: u32, request: Request<'_>) -> Decision;
+    /// Answers `request`, which belongs to the exchange with this `ticket`. There is no other
+    /// request of that exchange before this one is answered.
+    fn authenticate(&mut self, ticket: Ticket, request: Request<'_>) -> Decision;
 
     /// The connection has gone before its exchange was over.
-    fn abandoned(&mut self, connection: u32) {
-        let _ = connection;
+    fn abandoned(&mut self, ticket: Ticket) {
+        let _ = ticket;
     }
 }
 
@@ -88,7 +95,7 @@ pub struct Anonymous {
 }
 
 impl Authenticator for Anonymous {
-    fn authenticate(&mut self, _connection: u32, request: Request<'_>) -> Decision {
+    fn authenticate(&mut self, _ticket: Ticket, request: Request<'_>) -> Decision {
         match request {
             Request::Connect(Credentials { method: None, .. }) if self.allowed => {
                 Decision::Accept { data: None }

@@ -1,17 +1,30 @@
 //! Authentication: the exchange between client and authentication module, passed on in both
 //! directions. MQTT 5.0 section 4.12.
 
-use super::{Broker, ConnectionKey, Effect, Now, connection::State, receive::encode};
+use super::{
+    Broker, ConnectionKey, Effect, Now,
+    connection::{Exchange, State},
+    receive::encode,
+};
 use crate::{
-    auth::{Decision, Request},
+    auth::{Decision, Request, Ticket},
     codec::{Auth, Packet, ReasonCode},
 };
 
 impl Broker {
-    /// The answer to a question that the authentication module had left open.
-    pub fn on_authenticated(&mut self, now: Now, connection: u32, decision: Decision) {
+    /// A ticket that was never given out before, on this shard.
+    pub(super) fn new_ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+
+    /// The answer to a question that the authentication module had left open. Nothing happens if
+    /// the connection has gone in the meantime.
+    pub fn on_authenticated(&mut self, now: Now, ticket: Ticket, decision: Decision) {
         self.set_now(now);
-        self.on_decision(ConnectionKey(connection), decision);
+        let Some(key) = self.asked.remove(&ticket) else { return };
+        self.on_decision(key, decision);
+        self.end_unsendable();
     }
 
     /// An AUTH packet from the client.
@@ -30,49 +43,74 @@ impl Broker {
             return Err(ReasonCode::ProtocolError); // [MQTT-4.12.0-5], [MQTT-4.12.1-1]
         }
         let data = auth.authentication_data;
-        let request = match (auth.reason, state) {
-            (ReasonCode::ContinueAuthentication, _) => Request::Continue { method: &method, data },
-            (ReasonCode::ReAuthenticate, State::Connected) => {
-                Request::Reauthenticate { method: &method, data }
+        let (ticket, request) = match (auth.reason, connection.exchange()) {
+            // It is the client's turn. [MQTT-4.12.0-3]
+            (ReasonCode::ContinueAuthentication, Some(exchange)) if !exchange.asked => {
+                exchange.asked = true;
+                (exchange.ticket, Request::Continue { method: &method, data })
+            }
+            (ReasonCode::ReAuthenticate, None) if state == State::Connected => {
+                let ticket = self.new_ticket();
+                let Some(connection) = self.clients.connections.get_mut(key.index()) else {
+                    return Ok(());
+                };
+                let exchange = Exchange { ticket, asked: true, connect: None };
+                connection.extra().exchange = Some(exchange);
+                (ticket, Request::Reauthenticate { method: &method, data })
             }
             _ => return Err(ReasonCode::ProtocolError),
         };
-        let decision = self.authenticator.authenticate(key.0, request);
+        let decision = self.authenticator.authenticate(ticket, request);
         self.on_decision(key, decision);
         Ok(())
     }
 
-    /// Carries a decision out.
+    /// Carries a decision out about the exchange that is under way on a connection.
     pub(super) fn on_decision(&mut self, key: ConnectionKey, decision: Decision) {
         let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
         let state = connection.state;
-        if decision != Decision::Pending && std::mem::take(&mut connection.paused) {
+        let Some(exchange) = connection.exchange() else { return };
+        exchange.asked = decision == Decision::Pending;
+        let ticket = exchange.ticket;
+        if decision == Decision::Pending {
+            self.asked.insert(ticket, key);
+            // What comes behind CONNECT waits.
+            connection.paused |= state == State::Authenticating;
+            return;
+        }
+        if state == State::Authenticating && std::mem::take(&mut connection.paused) {
             self.effects.push(Effect::Resume(key));
         }
-        match (decision, state) {
-            (Decision::Pending, State::Authenticating) => {
-                if let Some(connection) = self.clients.connections.get_mut(key.index()) {
-                    connection.paused = true;
-                }
+        if let Decision::Continue { data } = &decision {
+            return self.send_auth(key, ReasonCode::ContinueAuthentication, Some(data));
+        }
+        let exchange = connection.extra.as_mut().and_then(|extra| extra.exchange.take());
+        let connect = exchange.and_then(|exchange| exchange.connect);
+        match (decision, connect) {
+            (Decision::Accept { data }, Some((packet, assigned))) => {
+                self.accept_pending(key, &packet, assigned, data.as_deref());
             }
-            (Decision::Pending, _) | (_, State::Closing | State::AwaitConnect) => {}
-            (Decision::Accept { data }, State::Authenticating) => {
-                self.accept_pending(key, data.as_deref());
-            }
-            (Decision::Accept { data }, State::Connected) => {
+            (Decision::Accept { data }, None) => {
                 self.send_auth(key, ReasonCode::Success, data.as_deref());
             }
-            (Decision::Continue { data }, _) => {
-                self.send_auth(key, ReasonCode::ContinueAuthentication, Some(&data));
-            }
-            (Decision::Refuse { reason }, State::Authenticating) => {
+            (Decision::Refuse { reason }, connect) => {
                 self.stats.auth_refused.add(1);
-                self.refuse(key, reason);
+                match connect {
+                    Some(_) => self.refuse(key, reason),
+                    None => self.violated(key, reason), // MQTT 5.0 section 4.12.1
+                }
             }
-            (Decision::Refuse { reason }, State::Connected) => {
-                self.stats.auth_refused.add(1);
-                self.violated(key, reason); // MQTT 5.0 section 4.12.1
-            }
+            (Decision::Pending | Decision::Continue { .. }, _) => {}
+        }
+    }
+
+    /// The connection ends: nobody waits for a decision any more.
+    pub(super) fn abandon_exchange(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
+        let exchange = connection.extra.as_mut().and_then(|extra| extra.exchange.take());
+        if let Some(exchange) = exchange {
+            self.asked.remove(&exchange.ticket);
+            self.authenticator.abandoned(exchange.ticket);
         }
     }
 

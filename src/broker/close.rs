@@ -97,9 +97,7 @@ impl Broker {
             (State::Authenticating, Some(reason)) => return self.refuse(key, reason),
             _ => {}
         }
-        if state == State::Authenticating {
-            self.authenticator.abandoned(key.0);
-        }
+        self.abandon_exchange(key);
         self.detach(key, cause);
         let linger = self.now.monotonic + self.config.linger;
         let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };

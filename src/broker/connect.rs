@@ -7,7 +7,7 @@ use super::{
     Broker, ConnectionKey, SessionKey,
     client::{Client, Will},
     close::will_message,
-    connection::State,
+    connection::{Exchange, State},
     receive::{encode, tenths},
 };
 use crate::{
@@ -37,25 +37,25 @@ impl Broker {
         if let Some(method) = method {
             connection.extra().authentication_method = Some(method.into());
         }
+        let peer = connection.peer();
+        let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
         let request = Request::Connect(Credentials {
-            client_id: connect.client_id,
+            client_id: assigned.as_deref().unwrap_or(connect.client_id),
             user_name: connect.user_name,
             password: connect.password,
-            peer: connection.peer(),
+            peer,
             method,
             data: connect.properties.authentication_data,
         });
-        match self.authenticator.authenticate(key.0, request) {
-            Decision::Accept { data } => self.accept(key, connect, data.as_deref()),
-            decision => {
-                let Some(connection) = self.clients.connections.get_mut(key.index()) else {
-                    return;
-                };
-                connection.extra().pending_connect = Some(packet.to_vec());
-                connection.paused = decision == Decision::Pending;
-                self.on_decision(key, decision);
-            }
+        let ticket = self.new_ticket();
+        let decision = self.authenticator.authenticate(ticket, request);
+        if let Decision::Accept { data } = decision {
+            return self.accept(key, connect, assigned, data.as_deref());
         }
+        let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
+        let connect = Some((packet.to_vec(), assigned));
+        connection.extra().exchange = Some(Exchange { ticket, asked: true, connect });
+        self.on_decision(key, decision);
     }
 
     /// What can be said of a CONNECT without knowing who sent it.
@@ -110,27 +110,30 @@ impl Broker {
     }
 
     /// The CONNECT that was put aside for an authentication module is accepted.
-    pub(super) fn accept_pending(&mut self, key: ConnectionKey, data: Option<&[u8]>) {
-        let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
-        let Some(packet) = connection.extra.as_mut().and_then(|e| e.pending_connect.take()) else {
-            return;
-        };
+    pub(super) fn accept_pending(
+        &mut self,
+        key: ConnectionKey,
+        packet: &[u8],
+        assigned: Option<Box<str>>,
+        data: Option<&[u8]>,
+    ) {
         // It was decoded before, so none of this fails.
-        let Ok(FrameStatus::Complete(frame)) = codec::frame(&packet, u32::MAX) else { return };
+        let Ok(FrameStatus::Complete(frame)) = codec::frame(packet, u32::MAX) else { return };
         if let Ok(Packet::Connect(connect)) = Packet::decode(&frame, Version::V5) {
-            self.accept(key, &connect, data);
+            self.accept(key, &connect, assigned, data);
         }
     }
 
     /// Gives the connection its session and says so.
-    fn accept(&mut self, key: ConnectionKey, connect: &Connect<'_>, data: Option<&[u8]>) {
-        let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
+    fn accept(
+        &mut self,
+        key: ConnectionKey,
+        connect: &Connect<'_>,
+        assigned: Option<Box<str>>,
+        data: Option<&[u8]>,
+    ) {
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         if !self.has_session_room(client_id) {
-            if let Some(connection) = self.clients.connections.get_mut(key.index()) {
-                // The authentication is over: nothing of it is abandoned.
-                connection.state = State::AwaitConnect;
-            }
             return self.refuse(key, ReasonCode::QuotaExceeded);
         }
         let (session, session_present) = self.take_session(client_id, connect.clean_start);

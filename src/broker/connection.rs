@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{SessionKey, outbox::Outbox};
 use crate::{
+    auth::Ticket,
     codec::Version,
     session::{InboundAliases, OutboundAliases},
     stats::CloseReason,
@@ -69,10 +70,22 @@ pub struct Extra {
     pub outbound_aliases: Option<OutboundAliases>,
     /// The authentication method of the CONNECT packet. `[MQTT-4.12.0-5]`
     pub authentication_method: Option<Box<str>>,
-    /// The CONNECT packet while an authentication module looks at it.
-    pub pending_connect: Option<Vec<u8>>,
+    /// The exchange with an authentication module that is under way.
+    pub exchange: Option<Exchange>,
     /// Why it is being closed, for the log and the presence event.
     pub cause: Option<CloseReason>,
+}
+
+/// An authentication that is not decided.
+#[derive(Debug)]
+pub struct Exchange {
+    /// What the module knows it by.
+    pub ticket: Ticket,
+    /// The module has been asked and has not answered: the client has nothing to send.
+    pub asked: bool,
+    /// The CONNECT packet, and the client identifier assigned to who sent none; none for a client
+    /// that authenticates again.
+    pub connect: Option<(Vec<u8>, Option<Box<str>>)>,
 }
 
 impl Default for Extra {
@@ -83,7 +96,7 @@ impl Default for Extra {
             inbound_aliases: InboundAliases::default(),
             outbound_aliases: None,
             authentication_method: None,
-            pending_connect: None,
+            exchange: None,
             cause: None,
         }
     }
@@ -118,6 +131,11 @@ impl Connection {
     /// The rare parts, made if they do not exist.
     pub fn extra(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
+    }
+
+    /// The exchange with an authentication module that is under way.
+    pub fn exchange(&mut self) -> Option<&mut Exchange> {
+        self.extra.as_mut().and_then(|extra| extra.exchange.as_mut())
     }
 
     /// The largest packet that the client takes, in bytes.

@@ -27,7 +27,7 @@ mod tick;
 pub mod timer;
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     net::SocketAddr,
     sync::{
         Arc,
@@ -45,7 +45,7 @@ use timer::TimerWheel;
 
 pub use crate::topics::SessionKey;
 use crate::{
-    auth::Authenticator,
+    auth::{Authenticator, Ticket},
     session::Message,
     stats::{CloseReason, ShardStats},
     topics::{
@@ -184,6 +184,10 @@ pub struct Broker {
     retained_sweep: Option<Box<str>>,
     timers: TimerWheel<Timer>,
     authenticator: Box<dyn Authenticator>,
+    /// The ticket of the last exchange.
+    tickets: u64,
+    /// The exchanges whose answer is still to come.
+    asked: HashMap<Ticket, ConnectionKey>,
     rng: fastrand::Rng,
     serial: u32,
     /// When the shard ends at the latest, once it drains.
@@ -237,6 +241,8 @@ impl Broker {
             retained_sweep: None,
             timers: TimerWheel::new(now.monotonic),
             authenticator,
+            tickets: 0,
+            asked: HashMap::new(),
             rng: fastrand::Rng::with_seed(seed),
             serial: 0,
             drain_until: None,
@@ -276,10 +282,8 @@ impl Broker {
     pub fn on_closed(&mut self, now: Now, key: ConnectionKey, reason: CloseReason) {
         self.set_now(now);
         self.detach(key, reason);
+        self.abandon_exchange(key);
         let Some(mut connection) = self.clients.connections.try_remove(key.index()) else { return };
-        if connection.state == connection::State::Authenticating {
-            self.authenticator.abandoned(key.0);
-        }
         let reason = connection.extra.as_ref().and_then(|e| e.cause).unwrap_or(reason);
         self.clients.out.recycle(&mut connection.outbox);
         self.stats.connections_open.sub(1);

@@ -96,9 +96,7 @@ impl Broker {
         if let Err(reason) = handled {
             return self.violated(key, reason);
         }
-        while let Some(key) = self.clients.unsendable.pop() {
-            self.violated(key, ReasonCode::PacketTooLarge);
-        }
+        self.end_unsendable();
         let max_outbox = self.config.max_outbox_bytes;
         let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
         connection.last_packet = tenths(self.now.monotonic);
@@ -106,6 +104,13 @@ impl Broker {
         if connection.outbox.as_ref().is_some_and(|o| o.is_blocked() && o.queued() >= max_outbox) {
             connection.paused = true;
             self.stats.reads_paused.add(1);
+        }
+    }
+
+    /// Ends connections whose clients do not take an answer that is due.
+    pub(super) fn end_unsendable(&mut self) {
+        while let Some(key) = self.clients.unsendable.pop() {
+            self.violated(key, ReasonCode::PacketTooLarge);
         }
     }
 

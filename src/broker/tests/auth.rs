@@ -4,18 +4,23 @@ use std::{cell::RefCell, rc::Rc};
 
 use super::{peer::Got, world::*};
 use crate::{
-    auth::{Authenticator, Credentials, Decision, Request},
+    auth::{Authenticator, Credentials, Decision, Request, Ticket},
     codec::*,
     stats::CloseReason,
 };
 
 /// Answers with what the test has put down, and notes what it was asked.
 #[derive(Clone, Default)]
-struct Script(Rc<RefCell<Vec<String>>>, Rc<RefCell<Vec<Decision>>>);
+struct Script(Rc<RefCell<Vec<String>>>, Rc<RefCell<Vec<Decision>>>, Rc<RefCell<Option<Ticket>>>);
 
 impl Script {
     fn then(&self, decision: Decision) {
         self.1.borrow_mut().push(decision);
+    }
+
+    /// The ticket of the last question.
+    fn ticket(&self) -> Ticket {
+        self.2.borrow().unwrap()
     }
 
     fn asked(&self) -> Vec<String> {
@@ -24,7 +29,8 @@ impl Script {
 }
 
 impl Authenticator for Script {
-    fn authenticate(&mut self, _connection: u32, request: Request<'_>) -> Decision {
+    fn authenticate(&mut self, ticket: Ticket, request: Request<'_>) -> Decision {
+        *self.2.borrow_mut() = Some(ticket);
         let text = |data: Option<&[u8]>| String::from_utf8_lossy(data.unwrap_or(b"-")).to_string();
         self.0.borrow_mut().push(match request {
             Request::Connect(Credentials { client_id, user_name, password, data, .. }) => {
@@ -41,7 +47,7 @@ impl Authenticator for Script {
         }
     }
 
-    fn abandoned(&mut self, _connection: u32) {
+    fn abandoned(&mut self, _ticket: Ticket) {
         self.0.borrow_mut().push("abandoned".into());
     }
 }
@@ -147,8 +153,7 @@ fn an_answer_may_come_later() {
     w.settle();
     assert!(w.got(c).is_empty() && w.peers[c].paused, "what comes behind waits");
     w.advance(5_000);
-    let key = w.peers[c].key.unwrap();
-    w.brokers[0].on_authenticated(w.now, key.0, Decision::Accept { data: None });
+    w.brokers[0].on_authenticated(w.now, script.ticket(), Decision::Accept { data: None });
     w.settle();
     let got = w.got(c);
     assert!(matches!(got[..], [Got::Connack { reason: ReasonCode::Success, .. }, Got::Pingresp]));
@@ -163,8 +168,7 @@ fn the_keep_alive_starts_with_connack() {
     connect.keep_alive = 2;
     let c = w.connect_with(&connect);
     w.advance(9_800);
-    let key = w.peers[c].key.unwrap();
-    w.brokers[0].on_authenticated(w.now, key.0, Decision::Accept { data: None });
+    w.brokers[0].on_authenticated(w.now, script.ticket(), Decision::Accept { data: None });
     w.settle();
     w.advance(2_000);
     assert!(!w.is_closed(c));
@@ -178,13 +182,13 @@ fn a_later_answer_may_be_no_or_never() {
     let (mut w, script) = world();
     script.then(Decision::Pending);
     let c = w.connect_with(&hello(Version::V5, "c"));
-    let key = w.peers[c].key.unwrap();
     let reason = ReasonCode::NotAuthorized;
-    w.brokers[0].on_authenticated(w.now, key.0, Decision::Refuse { reason });
+    w.brokers[0].on_authenticated(w.now, script.ticket(), Decision::Refuse { reason });
     w.settle();
     assert!(w.is_closed(c));
+    assert_eq!(script.asked(), ["connect c - - -"], "nothing is abandoned that was decided");
     // A second answer finds nobody.
-    w.brokers[0].on_authenticated(w.now, key.0, Decision::Accept { data: None });
+    w.brokers[0].on_authenticated(w.now, script.ticket(), Decision::Accept { data: None });
     w.settle();
 
     script.asked();
@@ -210,8 +214,7 @@ fn a_client_authenticates_again() {
     w.send(c, &auth(AGAIN, "M"));
     w.send(c, &auth(CONTINUE, "M"));
     w.send(c, &Packet::Pingreq);
-    let key = w.peers[c].key.unwrap();
-    w.brokers[0].on_authenticated(w.now, key.0, Decision::Accept { data: None });
+    w.brokers[0].on_authenticated(w.now, script.ticket(), Decision::Accept { data: None });
     w.settle();
     assert_eq!(
         w.got(c),
@@ -269,5 +272,63 @@ fn nobody_knows_a_method_without_a_module() {
     let c = w.connect_with(&with_method("c"));
     let got = w.got(c);
     assert!(matches!(got[..], [Got::Connack { reason: ReasonCode::BadAuthenticationMethod, .. }]));
+    w.end();
+}
+
+#[test]
+fn a_late_answer_is_not_taken_for_another_connections() {
+    let (mut w, script) = world();
+    script.then(Decision::Pending);
+    let gone = w.connect_with(&hello(Version::V5, "gone"));
+    let key = w.peers[gone].key;
+    let late = script.ticket();
+    w.cut(gone);
+    script.then(Decision::Pending);
+    let c = w.connect_with(&hello(Version::V5, "c"));
+    assert_eq!(w.peers[c].key, key, "the slot is used again");
+    w.brokers[0].on_authenticated(w.now, late, Decision::Accept { data: None });
+    w.settle();
+    assert!(w.got(c).is_empty(), "nobody has vouched for it");
+    w.brokers[0].on_authenticated(w.now, script.ticket(), Decision::Accept { data: None });
+    w.settle();
+    assert_eq!(w.got(c).len(), 1);
+    w.end();
+}
+
+#[test]
+fn auth_out_of_turn_is_a_protocol_error_and_reaches_no_module() {
+    // Nothing to continue, a question that is still open, and two exchanges at once.
+    let cases: [(&[ReasonCode], Decision); 3] = [
+        (&[CONTINUE], Decision::Pending),
+        (&[AGAIN, CONTINUE], Decision::Pending),
+        (&[AGAIN, AGAIN], Decision::Continue { data: vec![] }),
+    ];
+    for (packets, decision) in cases {
+        let (mut w, script) = world();
+        let c = w.connected(&with_method("c"));
+        script.then(decision);
+        for reason in packets {
+            w.send(c, &auth(*reason, "M"));
+        }
+        let last = w.got(c).pop();
+        assert_eq!(last, Some(Got::Disconnect(ReasonCode::ProtocolError)));
+        let asked = script.asked();
+        let questions = asked.iter().filter(|text| *text != "abandoned").count();
+        assert_eq!(questions, packets.len(), "{asked:?}");
+        assert_eq!(asked.len() - questions, packets.len() - 1, "what was begun is abandoned");
+        w.end();
+    }
+}
+
+#[test]
+fn a_module_is_asked_about_the_client_id_that_is_assigned() {
+    let (mut w, script) = world();
+    script.then(Decision::Pending);
+    let c = w.connect_with(&hello(Version::V5, ""));
+    w.brokers[0].on_authenticated(w.now, script.ticket(), Decision::Accept { data: None });
+    w.settle();
+    let got = w.got(c);
+    let assigned = connack(&got[0], |p| p.assigned_client_identifier.map(String::from)).unwrap();
+    assert_eq!(script.asked(), [format!("connect {assigned} - - -")]);
     w.end();
 }
