@@ -1,8 +1,8 @@
 //! The acknowledgements of QoS 1 and 2 from a client. MQTT 5.0 sections 4.3 and 4.9.
 
-use super::{Broker, ConnectionKey};
+use super::{Broker, ConnectionKey, explain::explanation};
 use crate::{
-    codec::{Ack, AckKind, PacketId, ReasonCode, encode_ack},
+    codec::{Ack, AckKind, Packet, PacketId, ReasonCode, encode_ack},
     session::{Acknowledged, Outgoing},
 };
 
@@ -72,7 +72,23 @@ impl Broker {
         packet_id: PacketId,
         reason: ReasonCode,
     ) {
-        self.clients.control(key, |version, out| encode_ack(kind, packet_id, reason, version, out));
+        let text = match reason.is_error() {
+            true => explanation(kind.packet_type(), reason),
+            false => None,
+        };
+        if text.is_none() {
+            let encode = |version, out: &mut _| encode_ack(kind, packet_id, reason, version, out);
+            return self.clients.control(key, encode);
+        }
+        self.clients.answer(key, text, |reason_string| {
+            let ack = Ack { reason_string, ..Ack::new(packet_id, reason) };
+            match kind {
+                AckKind::Puback => Packet::Puback(ack),
+                AckKind::Pubrec => Packet::Pubrec(ack),
+                AckKind::Pubrel => Packet::Pubrel(ack),
+                AckKind::Pubcomp => Packet::Pubcomp(ack),
+            }
+        });
     }
 
     fn outgoing(

@@ -1,13 +1,11 @@
 //! How connections and sessions end: DISCONNECT both ways, wills, and session expiry.
 
 use super::{
-    Broker, ConnectionKey, Effect, Now, SessionKey, Timer,
-    connection::State,
-    deliver::Encoding,
-    receive::{encode, tenths},
+    Broker, ConnectionKey, Effect, Now, SessionKey, Timer, connection::State, deliver::Encoding,
+    explain::explanation, receive::tenths,
 };
 use crate::{
-    codec::{Connack, Disconnect, Packet, PacketType, ReasonCode, Version},
+    codec::{Connack, ConnackProperties, Disconnect, Packet, PacketType, ReasonCode, Version},
     session::{Message, Publication, expiry},
     stats::{CloseReason, DropReason},
 };
@@ -48,17 +46,33 @@ impl Broker {
         self.close(key, close_reason(reason), Some(reason));
     }
 
+    /// The same, with a Reason String of its own.
+    pub(super) fn violated_by(&mut self, key: ConnectionKey, reason: ReasonCode, text: &str) {
+        self.close_with(key, close_reason(reason), Some(reason), Some(text));
+    }
+
     /// Answers a CONNECT with a reason not to accept it, and ends the connection.
     /// `[MQTT-3.1.4-2]`, `[MQTT-3.2.2-7]`
     pub(super) fn refuse(&mut self, key: ConnectionKey, cause: ReasonCode) {
+        self.refuse_with(key, cause, explanation(PacketType::Connack, cause));
+    }
+
+    /// The same, with a Reason String of its own.
+    pub(super) fn refuse_with(
+        &mut self,
+        key: ConnectionKey,
+        cause: ReasonCode,
+        text: Option<&str>,
+    ) {
         let reason = match cause {
             cause if cause.is_allowed_in(PacketType::Connack) => cause,
             ReasonCode::ServerShuttingDown => ReasonCode::ServerUnavailable,
             _ => ReasonCode::UnspecifiedError,
         };
-        self.clients.control(key, |version, out| {
-            let connack = Connack { session_present: false, reason, properties: <_>::default() };
-            encode(&Packet::Connack(connack), version, out);
+        // Who takes not even the shortest one is not told.
+        self.clients.try_explained(key, text, |reason_string| {
+            let properties = ConnackProperties { reason_string, ..<_>::default() };
+            Packet::Connack(Connack { session_present: false, reason, properties })
         });
         self.close(key, close_reason(cause), None);
     }
@@ -77,6 +91,18 @@ impl Broker {
         cause: CloseReason,
         reason: Option<ReasonCode>,
     ) {
+        let text = reason.and_then(|reason| explanation(PacketType::Disconnect, reason));
+        self.close_with(key, cause, reason, text);
+    }
+
+    /// The same, with a Reason String of its own.
+    fn close_with(
+        &mut self,
+        key: ConnectionKey,
+        cause: CloseReason,
+        reason: Option<ReasonCode>,
+        text: Option<&str>,
+    ) {
         let Some(connection) = self.clients.connections.get(key.index()) else { return };
         let (state, version) = (connection.state, connection.version);
         match (state, reason) {
@@ -88,13 +114,13 @@ impl Broker {
                     _ if cause == CloseReason::NotAuthorized => ReasonCode::NotAuthorized,
                     _ => ReasonCode::UnspecifiedError,
                 };
-                self.clients.control(key, |version, out| {
-                    let disconnect = Disconnect { reason, ..Disconnect::default() };
-                    encode(&Packet::Disconnect(disconnect), version, out);
+                // Who takes not even the shortest one is not told.
+                self.clients.try_explained(key, text, |reason_string| {
+                    Packet::Disconnect(Disconnect { reason, reason_string, ..<_>::default() })
                 });
             }
             // Before CONNACK, CONNACK says it. [MQTT-3.14.0-1]
-            (State::Authenticating, Some(reason)) => return self.refuse(key, reason),
+            (State::Authenticating, Some(reason)) => return self.refuse_with(key, reason, text),
             _ => {}
         }
         self.abandon_exchange(key);

@@ -8,7 +8,7 @@ use super::{
     client::{Client, Will},
     close::will_message,
     connection::{Exchange, State},
-    receive::{encode, tenths},
+    receive::tenths,
 };
 use crate::{
     auth::{Credentials, Decision, Request},
@@ -27,6 +27,9 @@ impl Broker {
         let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
         connection.version = connect.version;
         connection.problem_information = connect.properties.request_problem_information;
+        if let Some(maximum) = connect.properties.maximum_packet_size {
+            connection.extra().maximum_packet_size = maximum;
+        }
         connection.last_packet = tenths(self.now.monotonic);
         if let Err(reason) = self.check_connect(connect) {
             return self.refuse(key, reason);
@@ -159,10 +162,10 @@ impl Broker {
             (user_name, _) => client.rare().user_name = user_name.map(Into::into),
         }
         self.attach(key, session, connect);
-        self.send_connack(key, connect, session_present, assigned.as_deref(), data);
+        let told = self.send_connack(key, connect, session_present, assigned.as_deref(), data);
         self.stats.clients_connected.add(1);
         self.stats.sessions_resumed.add(session_present.into());
-        if self.clients.unsendable.pop().is_some() {
+        if !told {
             // Without a CONNACK there is no DISCONNECT either. [MQTT-3.14.0-1]
             return self.close(key, CloseReason::PacketTooLarge, None);
         }
@@ -193,9 +196,6 @@ impl Broker {
             _ => connect.keep_alive,
         };
         let properties = &connect.properties;
-        if let Some(maximum) = properties.maximum_packet_size {
-            connection.extra().maximum_packet_size = maximum;
-        }
         if let Some(maximum) = properties.receive_maximum {
             connection.extra().receive_maximum = maximum;
         }
@@ -276,6 +276,7 @@ impl Broker {
         }
     }
 
+    /// False if the client takes none as large as it would be.
     fn send_connack(
         &mut self,
         key: ConnectionKey,
@@ -283,7 +284,7 @@ impl Broker {
         session_present: bool,
         assigned: Option<&str>,
         data: Option<&[u8]>,
-    ) {
+    ) -> bool {
         let config = Arc::clone(&self.config);
         let requested = connect.properties.session_expiry_interval.unwrap_or(0);
         let granted = self.session_expiry(connect);
@@ -291,7 +292,8 @@ impl Broker {
             .response_information
             .as_ref()
             .filter(|_| connect.properties.request_response_information) // [MQTT-3.1.2-28]
-            .map(|prefix| format!("{prefix}/{}", assigned.unwrap_or(connect.client_id)));
+            .map(|prefix| format!("{prefix}/{}", assigned.unwrap_or(connect.client_id)))
+            .filter(|response| response.len() <= topics::MAX_TOPIC_BYTES);
         let properties = ConnackProperties {
             session_expiry_interval: (granted != requested).then_some(granted),
             receive_maximum: Some(config.receive_maximum),
@@ -301,14 +303,15 @@ impl Broker {
             assigned_client_identifier: assigned,
             topic_alias_maximum: config.topic_alias_maximum,
             server_keep_alive: config.server_keep_alive,
-            response_information: response.as_deref(),
             authentication_method: connect.properties.authentication_method,
             authentication_data: data,
             ..ConnackProperties::default()
         };
         let reason = ReasonCode::Success;
-        self.clients.control(key, |version, out| {
-            encode(&Packet::Connack(Connack { session_present, reason, properties }), version, out);
-        });
+        // Response Information is what it can do without, as others can without a Reason String.
+        self.clients.try_explained(key, response.as_deref(), |response_information| {
+            let properties = ConnackProperties { response_information, ..properties };
+            Packet::Connack(Connack { session_present, reason, properties })
+        })
     }
 }

@@ -11,9 +11,10 @@ use super::{
     client::Client,
     connection::{Connection, Extra, State},
     outbox::{Outboxes, Range},
+    receive::encode,
 };
 use crate::{
-    codec::{PacketId, PublishHead, QoS, SubscriptionOptions, Version},
+    codec::{Packet, PacketId, PublishHead, QoS, SubscriptionOptions, Version},
     session::{AliasUse, Delivery, Enqueued, Message, Next, Outgoing, Publication},
     stats::{DropReason, ShardStats},
 };
@@ -370,12 +371,24 @@ impl Clients {
         }
     }
 
-    /// Queues a control packet for a connection, if it still takes any. One that is larger than
-    /// its client takes is not sent `[MQTT-3.1.2-24]`; the connection is to end instead.
+    /// Queues a control packet for a connection, if it still takes any. If it is larger than its
+    /// client takes, the connection is to end instead.
     pub fn control(&mut self, key: ConnectionKey, f: impl FnOnce(Version, &mut Vec<u8>)) {
-        let Some(connection) = self.connections.get_mut(key.index()) else { return };
+        if !self.try_control(key, f) {
+            self.unsendable.push(key);
+        }
+    }
+
+    /// Queues a control packet for a connection, if it still takes any. False if it is larger than
+    /// its client takes, and so not sent. `[MQTT-3.1.2-24]`
+    pub fn try_control(
+        &mut self,
+        key: ConnectionKey,
+        f: impl FnOnce(Version, &mut Vec<u8>),
+    ) -> bool {
+        let Some(connection) = self.connections.get_mut(key.index()) else { return true };
         if connection.state == State::Closing {
-            return;
+            return true;
         }
         let (version, maximum) = (connection.version, connection.maximum_packet_size());
         let mut fits = true;
@@ -387,9 +400,35 @@ impl Clients {
                 arena.truncate(start);
             }
         });
-        if fits {
-            self.stats.packets_sent.add(1);
-        } else {
+        self.stats.packets_sent.add(fits.into());
+        fits
+    }
+
+    /// Like [`Clients::try_control`], for a packet that has `text` as its Reason String where that
+    /// fits. `[MQTT-3.2.2-19]`, `[MQTT-3.4.2-2]`, `[MQTT-3.5.2-2]`, `[MQTT-3.9.2-1]`,
+    /// `[MQTT-3.14.2-3]`
+    pub fn try_explained<'p>(
+        &mut self,
+        key: ConnectionKey,
+        text: Option<&'p str>,
+        packet: impl Fn(Option<&'p str>) -> Packet<'p>,
+    ) -> bool {
+        let explained = text.is_some()
+            && self.try_control(key, |version, out| encode(&packet(text), version, out));
+        explained || self.try_control(key, |version, out| encode(&packet(None), version, out))
+    }
+
+    /// Like [`Clients::control`], for an answer that has `text` as its Reason String where that
+    /// fits and the client wants to know. `[MQTT-3.1.2-29]`
+    pub fn answer<'p>(
+        &mut self,
+        key: ConnectionKey,
+        text: Option<&'p str>,
+        packet: impl Fn(Option<&'p str>) -> Packet<'p>,
+    ) {
+        let connection = self.connections.get(key.index());
+        let text = text.filter(|_| connection.is_some_and(|c| c.problem_information));
+        if !self.try_explained(key, text, packet) {
             self.unsendable.push(key);
         }
     }

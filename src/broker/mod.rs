@@ -14,6 +14,7 @@ mod config;
 mod connect;
 mod connection;
 mod deliver;
+mod explain;
 mod mail;
 mod outbox;
 mod presence;

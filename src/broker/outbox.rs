@@ -126,7 +126,9 @@ impl Outboxes {
         let start = self.control.len() as u32 | CONTROL;
         f(&mut self.control);
         let range = Range { start, end: self.control.len() as u32 };
-        self.push(key, slot, range);
+        if range.len() > 0 {
+            self.push(key, slot, range);
+        }
     }
 
     /// The bytes encoded in this turn so far.

@@ -94,7 +94,8 @@ impl Broker {
 
     fn on_packet_done(&mut self, key: ConnectionKey, handled: Result<(), ReasonCode>) {
         if let Err(reason) = handled {
-            return self.violated(key, reason);
+            self.violated(key, reason);
+            return self.end_unsendable();
         }
         self.end_unsendable();
         let max_outbox = self.config.max_outbox_bytes;
@@ -110,7 +111,8 @@ impl Broker {
     /// Ends connections whose clients do not take an answer that is due.
     pub(super) fn end_unsendable(&mut self) {
         while let Some(key) = self.clients.unsendable.pop() {
-            self.violated(key, ReasonCode::PacketTooLarge);
+            let text = "an answer would be larger than the client's Maximum Packet Size";
+            self.violated_by(key, ReasonCode::PacketTooLarge, text);
         }
     }
 
@@ -183,12 +185,12 @@ impl Broker {
         tracing::debug!(peer = %connection.peer(), %error, "bad packet");
         let reason = error.reason_code();
         if connection.state != State::AwaitConnect {
-            return self.violated(key, reason);
+            return self.violated_by(key, reason, &error.to_string());
         }
         match error.connack() {
             Some((version, reason)) => {
                 connection.version = version;
-                self.refuse(key, reason);
+                self.refuse_with(key, reason, Some(&error.to_string()));
             }
             // What speaks no MQTT gets no MQTT answer, and before MQTT 5 a CONNECT that is no valid
             // packet gets none. [MQTT311-3.1.4-1]

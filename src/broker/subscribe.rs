@@ -1,13 +1,13 @@
 //! SUBSCRIBE and UNSUBSCRIBE. MQTT 5.0 sections 3.8 to 3.11.
 
 use super::{
-    Broker, ConnectionKey, SessionKey, client::Membership, receive::encode,
+    Broker, ConnectionKey, SessionKey, client::Membership, explain::explanation,
     retained::RetainedRequest,
 };
 use crate::{
     codec::{
-        Packet, ReasonCode, ReasonCodes, RetainHandling, Suback, Subscribe, SubscriptionOptions,
-        Unsuback, Unsubscribe, Version,
+        Packet, PacketType, ReasonCode, ReasonCodes, RetainHandling, Suback, Subscribe,
+        SubscriptionOptions, Unsuback, Unsubscribe, Version,
     },
     limits,
     topics::{self, Place, Shape, Subscriber, TopicError},
@@ -44,14 +44,13 @@ impl Broker {
             reasons.push(reason);
         }
         // [MQTT-3.8.4-1], [MQTT-3.8.4-6]
-        self.clients.control(key, |version, out| {
-            let suback = Suback {
+        self.clients.answer(key, refusal(PacketType::Suback, &reasons), |reason_string| {
+            Packet::Suback(Suback {
                 packet_id: subscribe.packet_id,
                 reasons: ReasonCodes::from(&reasons[..]),
-                reason_string: None,
+                reason_string,
                 user_properties: <_>::default(),
-            };
-            encode(&Packet::Suback(suback), version, out);
+            })
         });
         self.fetch_retained(session);
         Ok(())
@@ -222,14 +221,13 @@ impl Broker {
         let session = connection.session;
         let reasons: Vec<_> =
             unsubscribe.filters.iter().map(|filter| self.unsubscribe(session, filter)).collect();
-        self.clients.control(key, |version, out| {
-            let unsuback = Unsuback {
+        self.clients.answer(key, refusal(PacketType::Unsuback, &reasons), |reason_string| {
+            Packet::Unsuback(Unsuback {
                 packet_id: unsubscribe.packet_id,
                 reasons: ReasonCodes::from(&reasons[..]),
-                reason_string: None,
+                reason_string,
                 user_properties: <_>::default(),
-            };
-            encode(&Packet::Unsuback(unsuback), version, out);
+            })
         });
         Ok(())
     }
@@ -318,4 +316,9 @@ impl Broker {
             self.leave_group(session, membership);
         }
     }
+}
+
+/// What to say about the first filter that is refused.
+fn refusal(packet: PacketType, reasons: &[ReasonCode]) -> Option<&'static str> {
+    reasons.iter().find(|reason| reason.is_error()).and_then(|r| explanation(packet, *r))
 }

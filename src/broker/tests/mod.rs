@@ -4,6 +4,7 @@
 
 mod alias;
 mod auth;
+mod explain;
 mod flow;
 mod peer;
 mod presence;

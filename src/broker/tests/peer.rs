@@ -74,6 +74,10 @@ pub struct Peer {
     pub acknowledges: bool,
     /// QoS 2 packet ids that the client has seen and not released.
     pub unreleased: Vec<u16>,
+    /// The Reason Strings that came.
+    pub reason_strings: Vec<String>,
+    /// The bytes of the largest packet that came.
+    pub largest: usize,
     received: Vec<u8>,
     aliases: HashMap<u16, String>,
     /// Taken apart, and not looked at by the test.
@@ -95,6 +99,8 @@ impl Peer {
             lingers: false,
             acknowledges: true,
             unreleased: Vec::new(),
+            reason_strings: Vec::new(),
+            largest: 0,
             received: Vec::new(),
             aliases: HashMap::new(),
             inbox: Vec::new(),
@@ -119,6 +125,16 @@ impl Peer {
             };
             let raw = &received[..frame.len];
             let packet = Packet::decode(&frame, self.version).expect("the broker sends packets");
+            let text = match packet {
+                Packet::Connack(p) => p.properties.reason_string,
+                Packet::Puback(p) | Packet::Pubrec(p) => p.reason_string,
+                Packet::Suback(p) => p.reason_string,
+                Packet::Unsuback(p) => p.reason_string,
+                Packet::Disconnect(p) => p.reason_string,
+                _ => None,
+            };
+            self.reason_strings.extend(text.map(String::from));
+            self.largest = self.largest.max(raw.len());
             let got = self.understand(&packet, raw);
             self.answer(&got);
             self.inbox.push(got);
