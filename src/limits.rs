@@ -57,8 +57,9 @@ pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 pub const LINGER: Duration = Duration::from_secs(2);
 
 /// Bytes waiting to be written to one connection (`--max-outbox-bytes`). Beyond it QoS 0 messages
-/// are dropped, then the client is disconnected (0x97 Quota exceeded). At least one packet of the
-/// largest size has to fit.
+/// are dropped and others wait in the session's queue. A client that takes nothing at all for
+/// `--send-timeout` is disconnected (0x97 Quota exceeded); one that takes a little is not. At least
+/// one packet of the largest size has to fit.
 pub const MAX_OUTBOX_BYTES: u64 = MIB;
 
 /// Bytes of packets that have not arrived in full, over all connections of a shard

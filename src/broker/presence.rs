@@ -95,7 +95,7 @@ impl Broker {
         push_level(&mut topic, &client.id);
         let _ = write!(topic, "/{event}");
         if topic.len() > usize::from(u16::MAX) {
-            return None; // [MQTT-1.5.4-3]: no such topic can be sent
+            return None; // [MQTT-4.7.3-3]: no such topic can be sent
         }
         let wanted = !self.shared.routes.shards_for(&topic).is_empty() || self.has_group(&topic);
         wanted.then_some(topic)

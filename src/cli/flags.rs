@@ -149,8 +149,9 @@ pub(super) struct Flags {
         default_value_t = Span(limits::LINGER), value_parser = value::span_or_off(MS, HOUR))]
     pub linger: Span,
 
-    /// Bytes waiting to be sent to one client. Beyond it QoS 0 messages are dropped, then the
-    /// client is disconnected (MQTT 5: 0x97 Quota exceeded)
+    /// Bytes waiting to be sent to one client. Beyond it QoS 0 messages are dropped, and others wait
+    /// in the session's queue; a client that takes nothing at all for --send-timeout is disconnected
+    /// (MQTT 5: 0x97 Quota exceeded)
     #[arg(long, value_name = "SIZE", help_heading = CONNECTIONS,
         default_value_t = Size(limits::MAX_OUTBOX_BYTES), value_parser = value::size(1024, TIB))]
     pub max_outbox_bytes: Size,

@@ -59,6 +59,7 @@ impl Message {
     /// Copies a publication. One allocation holds topic, properties and payload.
     pub fn new(publication: &Publication<'_>) -> Self {
         let topic = publication.topic.as_bytes();
+        debug_assert!(topic.len() <= usize::from(u16::MAX), "[MQTT-4.7.3-3]");
         let mut data = Vec::with_capacity(
             topic.len() + publication.forwarded.len() + publication.payload.len(),
         );
