@@ -347,15 +347,13 @@ impl Broker {
         let mut found = Vec::new();
         let after = self.retained_sweep.take();
         let limit = limits::RETAINED_SWEPT;
-        // `$`-topics are the broker's own and do not expire.
-        (_, self.retained_sweep) =
-            self.retained.scan("#", after.as_deref(), limit, limit, &mut found);
+        self.retained_sweep = self.retained.walk(after.as_deref(), limit, &mut found);
         let now = self.now.monotonic;
         let expired = found.iter().filter(|(_, message)| message.view().is_expired(now));
         let expired: Vec<Box<str>> = expired.map(|(topic, _)| Box::from(*topic)).collect();
         for topic in &expired {
             self.retained.remove(topic);
-            self.shared.expect_retained(-1);
+            self.shared.expect_retained(-i64::from(!topic.starts_with('$')));
         }
         self.count_retained();
     }

@@ -102,6 +102,21 @@ impl<V> Retained<V> {
         self.bytes
     }
 
+    /// Appends the values of the next topics from `cursor` on, at most `limit` of them, `$`-topics
+    /// included. Gives the cursor to go on with when there are more.
+    pub fn walk<'a>(
+        &'a self,
+        cursor: Option<&str>,
+        limit: usize,
+        out: &mut Vec<(&'a str, &'a V)>,
+    ) -> Option<Box<str>> {
+        let from = Bound::Included(cursor.unwrap_or_default());
+        let mut values = self.values.range::<str, _>((from, Bound::Unbounded));
+        let next = values.by_ref().take(limit);
+        out.extend(next.map(|(topic, stored)| (&**topic, &stored.value)));
+        values.next().map(|(topic, _)| topic.clone())
+    }
+
     /// Appends values whose topics match a valid filter, in the order of the topics, until
     /// `max_results` are found or `max_visited` topics were looked at (at least one of each).
     ///

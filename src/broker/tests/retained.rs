@@ -402,3 +402,19 @@ fn questions_of_other_shards_share_a_turn() {
     }
     w.end();
 }
+
+#[test]
+fn what_expired_is_swept_below_dollar_topics_too() {
+    let mut w = World::new(1);
+    let c = w.connect(Version::V5, "c");
+    let properties = || PublishProperties { message_expiry_interval: Some(5), ..<_>::default() };
+    for topic in ["$mine/a", "a", "z"] {
+        w.publish_with(c, topic, b"x", Q0, true, properties());
+    }
+    w.retain(c, "$mine/stays", b"x", Q0);
+    w.advance(6_000);
+    w.advance(1_000);
+    assert_eq!(w.totals().retained_messages, 1);
+    assert!(!w.shared.may_have_retained(), "none outside $-topics");
+    w.end();
+}
