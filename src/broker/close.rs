@@ -21,6 +21,9 @@ impl Broker {
         key: ConnectionKey,
         disconnect: &Disconnect<'_>,
     ) -> Result<(), ReasonCode> {
+        if is_servers(disconnect.reason) || disconnect.server_reference.is_some() {
+            return Err(ReasonCode::ProtocolError);
+        }
         let Some(connection) = self.clients.connections.get(key.index()) else { return Ok(()) };
         let Some(client) = self.clients.sessions.get_mut(connection.session.index()) else {
             return Ok(());
@@ -259,6 +262,11 @@ impl Broker {
             self.timers.insert(u64::from(at) * 100, Timer::Session(key));
         }
     }
+}
+
+/// Whether only a server may send DISCONNECT for this reason: MQTT 5.0 section 3.14.2.1.
+fn is_servers(reason: ReasonCode) -> bool {
+    matches!(reason.value(), 0x87..=0x8F | 0x9A..)
 }
 
 /// Under which heading a violation is counted.

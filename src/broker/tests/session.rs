@@ -423,3 +423,25 @@ fn a_malformed_connect_is_answered_from_mqtt_5_on_only() {
     );
     w.end();
 }
+
+#[test]
+fn a_client_may_not_disconnect_in_the_servers_words() {
+    use ReasonCode as R;
+    let moved = Disconnect { server_reference: Some("elsewhere"), ..<_>::default() };
+    for (disconnect, allowed) in [
+        (Disconnect::new(R::SessionTakenOver), false),
+        (Disconnect::new(R::UseAnotherServer), false),
+        (moved, false),
+        (Disconnect::new(R::DisconnectWithWillMessage), true),
+        (Disconnect::new(R::ReceiveMaximumExceeded), true),
+        (Disconnect::new(R::PayloadFormatInvalid), true),
+    ] {
+        let mut w = World::new(1);
+        let c = w.connect(Version::V5, "c");
+        w.send(c, &Packet::Disconnect(disconnect));
+        assert!(w.is_closed(c));
+        let expected: &[Got] = if allowed { &[] } else { &[Got::Disconnect(R::ProtocolError)] };
+        assert_eq!(w.got(c), expected, "{disconnect:?}");
+        w.end();
+    }
+}
