@@ -151,6 +151,9 @@ impl Broker {
         if let Some(outgoing) = &mut client.outgoing {
             outgoing.connection_lost();
         }
+        if let Some(incoming) = &mut client.incoming {
+            incoming.connection_lost();
+        }
         if cause == CloseReason::ServerShutdown {
             // Everybody leaves at once, and nobody is left to be told.
             client.will = None;

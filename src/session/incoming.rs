@@ -8,8 +8,17 @@ use crate::codec::PacketId;
 /// remembered so that a PUBLISH that comes again is not delivered again. `[MQTT-4.3.3-10]`
 #[derive(Debug, Default)]
 pub struct Incoming {
-    /// Sorted; at most the Receive Maximum, which is a cap of the broker.
-    packet_ids: Vec<PacketId>,
+    /// Sorted by packet id.
+    unreleased: Vec<Unreleased>,
+    /// How many of them came on the present connection.
+    counted: usize,
+}
+
+#[derive(Debug)]
+struct Unreleased {
+    packet_id: PacketId,
+    /// Whether it came on the present connection, and so uses up the client's send quota.
+    counted: bool,
 }
 
 /// What a QoS 2 PUBLISH is.
@@ -25,13 +34,17 @@ pub enum Received {
 }
 
 impl Incoming {
-    /// A QoS 2 PUBLISH came in; at most `maximum` may be unreleased.
+    /// A QoS 2 PUBLISH came in; at most `maximum` that came on one connection may be unreleased:
+    /// the quota starts anew with each (MQTT 5.0 section 4.9). There are never more than twice as
+    /// many altogether.
     pub fn publish(&mut self, packet_id: PacketId, maximum: usize) -> Received {
-        match self.packet_ids.binary_search(&packet_id) {
+        match self.position(packet_id) {
             Ok(_) => Received::Duplicate,
-            Err(_) if self.packet_ids.len() >= maximum => Received::TooMany,
+            Err(_) if self.counted >= maximum => Received::TooMany,
+            Err(_) if self.unreleased.len() >= maximum.saturating_mul(2) => Received::TooMany,
             Err(at) => {
-                self.packet_ids.insert(at, packet_id);
+                self.unreleased.insert(at, Unreleased { packet_id, counted: true });
+                self.counted += 1;
                 Received::New
             }
         }
@@ -40,18 +53,24 @@ impl Incoming {
     /// A PUBREL came in, or the PUBLISH was refused: the id is free again. False if it was not in
     /// use.
     pub fn release(&mut self, packet_id: PacketId) -> bool {
-        match self.packet_ids.binary_search(&packet_id) {
-            Ok(at) => {
-                self.packet_ids.remove(at);
-                true
-            }
-            Err(_) => false,
-        }
+        let Ok(at) = self.position(packet_id) else { return false };
+        self.counted -= usize::from(self.unreleased.remove(at).counted);
+        true
+    }
+
+    /// The connection is gone: what is unreleased counts no more against the next one.
+    pub fn connection_lost(&mut self) {
+        self.unreleased.iter_mut().for_each(|entry| entry.counted = false);
+        self.counted = 0;
+    }
+
+    fn position(&self, packet_id: PacketId) -> Result<usize, usize> {
+        self.unreleased.binary_search_by_key(&packet_id, |entry| entry.packet_id)
     }
 
     /// Whether nothing is unreleased: the state can be freed.
     pub fn is_empty(&self) -> bool {
-        self.packet_ids.is_empty()
+        self.unreleased.is_empty()
     }
 }
 
@@ -82,5 +101,23 @@ mod tests {
         assert_eq!(incoming.publish(id(1), 2), Received::New);
         assert_eq!(incoming.publish(id(5), 2), Received::TooMany);
         assert_eq!(incoming.publish(id(1), 2), Received::Duplicate, "a duplicate is not one more");
+    }
+
+    #[test]
+    fn the_quota_starts_anew_with_each_connection() {
+        let mut incoming = Incoming::default();
+        assert_eq!(incoming.publish(id(1), 2), Received::New);
+        assert_eq!(incoming.publish(id(2), 2), Received::New);
+        incoming.connection_lost();
+        assert_eq!(incoming.publish(id(1), 2), Received::Duplicate);
+        assert_eq!(incoming.publish(id(3), 2), Received::New);
+        assert!(incoming.release(id(1)));
+        assert_eq!(incoming.publish(id(4), 2), Received::New);
+        assert_eq!(incoming.publish(id(5), 2), Received::TooMany);
+        assert!(incoming.release(id(3)));
+        assert_eq!(incoming.publish(id(5), 2), Received::New);
+        incoming.connection_lost();
+        assert_eq!(incoming.publish(id(6), 2), Received::New);
+        assert_eq!(incoming.publish(id(7), 2), Received::TooMany, "four altogether");
     }
 }
