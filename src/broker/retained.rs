@@ -25,6 +25,8 @@ const QUESTIONS_PER_TURN: usize = 4;
 /// The topics remembered for which a newer message came while a session waits for retained ones.
 /// Beyond it a client may get a message twice, the second time as a retained one.
 const MAX_SUPERSEDED: usize = 1_024;
+/// Their bytes; they are compared one by one.
+const MAX_SUPERSEDED_BYTES: usize = 64 << 10;
 
 /// The retained messages that a session's new subscriptions still wait for, one subscription after
 /// the other.
@@ -38,6 +40,7 @@ pub struct RetainedRequests {
     /// Topics for which a newer retained message has been delivered in the meantime: what is
     /// still on its way for them is out of date.
     superseded: Vec<Box<str>>,
+    superseded_bytes: usize,
 }
 
 /// The retained messages for one subscription.
@@ -66,11 +69,13 @@ impl RetainedRequests {
     pub fn superseded(&mut self, topic: &str) {
         if self.queue.is_empty()
             || self.superseded.len() >= MAX_SUPERSEDED
+            || self.superseded_bytes + topic.len() > MAX_SUPERSEDED_BYTES
             || self.superseded.iter().any(|known| **known == *topic)
         {
             return;
         }
         self.superseded.push(topic.into());
+        self.superseded_bytes += topic.len();
     }
 
     /// How many requests wait, and how many topics are remembered for them.
@@ -95,6 +100,7 @@ impl RetainedRequests {
     fn tidy(&mut self) {
         if self.queue.is_empty() {
             self.superseded = Vec::new();
+            self.superseded_bytes = 0;
         }
     }
 }
@@ -302,7 +308,10 @@ impl Broker {
             }
         }
         let superseded = match requests.queue.is_empty() {
-            true => std::mem::take(&mut requests.superseded),
+            true => {
+                requests.superseded_bytes = 0;
+                std::mem::take(&mut requests.superseded)
+            }
             false => requests.superseded.clone(),
         };
         let ids = if id == 0 { &[][..] } else { std::slice::from_ref(&id) };
@@ -361,4 +370,27 @@ impl Broker {
 
 fn is_wildcard(filter: &str) -> bool {
     filter.bytes().any(|byte| byte == b'+' || byte == b'#')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::QoS;
+
+    #[test]
+    fn the_topics_remembered_are_bounded_in_number_and_in_bytes() {
+        let mut requests = RetainedRequests::default();
+        let options = SubscriptionOptions::new(QoS::AtMostOnce);
+        requests.queue.push_back(RetainedRequest::new("#", options, 0));
+        for n in 0..2_000 {
+            requests.superseded(&format!("{n:030}"));
+        }
+        assert_eq!(requests.waiting(), (1, MAX_SUPERSEDED));
+        requests.cancel("#");
+        requests.queue.push_back(RetainedRequest::new("#", options, 0));
+        for n in 0..20 {
+            requests.superseded(&format!("{n:010000}"));
+        }
+        assert_eq!(requests.waiting(), (1, 6));
+    }
 }
