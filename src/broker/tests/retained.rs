@@ -350,11 +350,12 @@ fn retained_topics_looked_at_end_a_turn_and_a_session_goes_on_once() {
     for n in 0..100 {
         let filter = format!("+/x{n}");
         w.subscribe(to, &filter, Q0);
+        let filters = [(&*filter, SubscriptionOptions::new(Q0))];
         let subscribe = Subscribe {
             packet_id: w.id(),
             subscription_id: None,
             user_properties: <_>::default(),
-            filters: (&[(&*filter, SubscriptionOptions::new(Q0))][..]).into(),
+            filters: filters[..].into(),
         };
         w.peers[to].send(&Packet::Subscribe(subscribe));
     }
