@@ -71,6 +71,9 @@ impl Shard {
             return Outcome::Full("a shard's descriptor table is full".into());
         }
         for _ in 0..limits::ACCEPTS_AT_ONCE {
+            if is_full(&self.stats) {
+                return Outcome::Waiting;
+            }
             if let Some(pause) = rate.as_mut().and_then(|rate| rate.take().err()) {
                 return Outcome::TooFast(pause);
             }
