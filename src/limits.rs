@@ -25,9 +25,13 @@ pub const PORT: u16 = 1883;
 /// fast a fleet returns. The kernel caps it at the sysctl `net.core.somaxconn`.
 pub const BACKLOG: u32 = 65_535;
 
-/// Connections accepted in one turn of a shard, so that a storm of newcomers leaves time for those
-/// that are connected.
-pub const ACCEPTS_PER_TURN: usize = 64;
+/// Connections accepted in one go, so that a storm of newcomers leaves time for those that are
+/// connected: about 3 ms.
+pub const ACCEPTS_AT_ONCE: usize = 256;
+
+/// Reads after which a busy shard looks at its listeners again. While it deals with what thousands
+/// of connections have sent, a backlog of 4,096 would overflow.
+pub const READS_PER_ACCEPT: u32 = 256;
 
 // ---- Connections -----------------------------------------------------------------------------
 

@@ -50,13 +50,30 @@ impl Shard {
         }
     }
 
+    /// Accepts in the middle of a long turn. What stands in the way of that, the listeners' own
+    /// tasks find out.
+    pub(super) fn accept_between_reads(self: &Rc<Self>) {
+        let reads = self.reads_since_accept.get() + 1;
+        self.reads_since_accept.set(reads);
+        if reads < limits::READS_PER_ACCEPT || self.settings.connections.connect_rate.is_some() {
+            return;
+        }
+        self.reads_since_accept.set(0);
+        for listener in self.listeners.borrow().iter() {
+            self.accept_some(listener, None);
+        }
+    }
+
     fn accept_some(self: &Rc<Self>, listener: &Listener, mut rate: Option<&mut Rate>) -> Outcome {
         // A connection may have its home on any shard.
         let is_full = |stats: &Arc<ShardStats>| stats.connections_open.get() >= self.max_open;
         if self.all_stats.iter().any(is_full) {
             return Outcome::Full("a shard's descriptor table is full".into());
         }
-        for _ in 0..limits::ACCEPTS_PER_TURN {
+        for _ in 0..limits::ACCEPTS_AT_ONCE {
+            if is_full(&self.stats) {
+                return Outcome::Waiting;
+            }
             if let Some(pause) = rate.as_mut().and_then(|rate| rate.take().err()) {
                 return Outcome::TooFast(pause);
             }

@@ -80,6 +80,7 @@ impl Shard {
         unread: &mut ThinVec<u8>,
     ) -> Step {
         self.touch();
+        self.accept_between_reads();
         let mut buffer = self.buffer.borrow_mut();
         let received = match socket.receive(&mut buffer) {
             Ok(0) => return Step::Close(CloseReason::PeerClosed),

@@ -92,6 +92,7 @@ pub(crate) struct Shard {
     all_stats: Vec<Arc<ShardStats>>,
     addresses: Option<Arc<AddressCounts>>,
     listeners: RefCell<Vec<Rc<Listener>>>,
+    reads_since_accept: Cell<u32>,
     /// The connections that this shard's descriptor table holds at the most.
     max_open: u64,
     sockets: RefCell<Vec<Slot>>,

@@ -334,6 +334,7 @@ fn make_shard(
         all_stats,
         addresses: plan.address_counts.clone(),
         listeners: RefCell::default(),
+        reads_since_accept: Cell::new(0),
         max_open: plan.max_open,
         sockets: RefCell::default(),
         unread: RefCell::default(),
