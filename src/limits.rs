@@ -103,7 +103,7 @@ pub const MAX_FILTER_SHAPES: usize = 64;
 
 /// Levels, `#` not counted, that a filter with a wildcard may have. A filter beyond it could not be
 /// found by hash; it is refused (0x8F Topic Filter invalid, before MQTT 5 0x80).
-pub const MAX_WILDCARD_LEVELS: usize = crate::topics::MAX_SHAPE_LEVELS;
+pub const MAX_WILDCARD_LEVELS: usize = 32;
 
 /// Filters of one shard that came when all shapes were taken (`--max-unshaped-filters`). They are
 /// matched level by level: each level of each of them may be a step of every publish, about 25 ns,

@@ -17,6 +17,8 @@ use crate::{
 /// anew. Most sessions have fewer, and no room for one more number.
 const BYTES_COUNTED_FROM: usize = 16;
 
+const _: () = assert!(limits::MAX_WILDCARD_LEVELS == topics::MAX_SHAPE_LEVELS);
+
 /// The subscriptions of a session that are passed over in the time of a unit of work.
 const POSITIONS_PER_WORK: usize = 256;
 
