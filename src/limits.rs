@@ -31,7 +31,7 @@ pub const ACCEPTS_AT_ONCE: usize = 256;
 
 /// Reads after which a busy shard looks at its listeners again. While it deals with what thousands
 /// of connections have sent, a backlog of 4,096 would overflow.
-pub const READS_PER_ACCEPT: u32 = 256;
+pub const READS_PER_ACCEPT: u32 = 32;
 
 // ---- Connections -----------------------------------------------------------------------------
 

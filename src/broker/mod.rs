@@ -301,7 +301,13 @@ impl Broker {
 
     /// What is to be done with connections, since the last call.
     pub fn take_effects(&mut self) -> Vec<Effect> {
-        std::mem::take(&mut self.effects)
+        let mut effects = std::mem::take(&mut self.effects);
+        // A connection may be gone since, and another one have its number: that is to be spared.
+        effects.retain(|effect| match *effect {
+            Effect::Finish(key) | Effect::Abort(key) => self.is_finishing(key),
+            Effect::Resume(key) => !self.is_paused(key),
+        });
+        effects
     }
 
     /// Whether there is work that does not wait for anything: the reactor runs another turn.

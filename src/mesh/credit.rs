@@ -60,15 +60,13 @@ impl Allowance {
         self.sent.set(self.sent.get().wrapping_add(u64::from(cost)));
     }
 
-    /// What may still be sent. Looks at the shared counter only when nothing seems to be left.
+    /// What may still be sent. Looks at the shared counter only if something is on its way as far
+    /// as known: to a receiver that is sent nothing it costs nothing.
     pub(super) fn left(&self, shared: &Return) -> u32 {
-        match self.left_as_known() {
-            0 => {
-                self.returned.set(shared.returned.load(Ordering::Acquire));
-                self.left_as_known()
-            }
-            left => left,
+        if self.left_as_known() < self.limit {
+            self.returned.set(shared.returned.load(Ordering::Acquire));
         }
+        self.left_as_known()
     }
 
     /// Asks to be told of returned credit; true when there is some already.

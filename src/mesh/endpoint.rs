@@ -97,7 +97,8 @@ impl<T: Send> Endpoint<T> {
 
     /// How many units of data may still be sent to shard `to`.
     ///
-    /// A lower bound: the receiver's counter is read only when nothing seems to be left.
+    /// More may come back at any time. The receiver's counter is read only if something is on its
+    /// way to it.
     pub fn credit(&self, to: usize) -> u32 {
         self.pair(to).map_or(0, |(allowance, shared)| allowance.left(shared))
     }

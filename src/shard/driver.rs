@@ -8,7 +8,7 @@ use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 use crate::cli::Driver;
 
 /// The entries of the submission queue: what a turn can ask of the kernel in one system call.
-const SUBMISSION_ENTRIES: u32 = 2_048;
+const SUBMISSION_ENTRIES: u32 = 256;
 /// The entries of the completion queue. More completions than this wait in the kernel.
 const COMPLETION_ENTRIES: u32 = 16_384;
 

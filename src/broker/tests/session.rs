@@ -445,3 +445,38 @@ fn a_client_may_not_disconnect_in_the_servers_words() {
         w.end();
     }
 }
+
+/// A connection is taken over and closes in the same turn, and a new one gets its number: what was
+/// to be done with the old one is not done with the new one.
+#[test]
+fn effects_do_not_reach_a_connection_that_has_the_number_of_an_old_one() {
+    let mut w = World::new(1);
+    let old = w.connect(Version::V3_1_1, "twice");
+    let old_key = w.peers[old].key.unwrap();
+    let broker = &mut w.brokers[0];
+    let address = std::net::SocketAddr::from(([10, 0, 0, 9], 9));
+    let new_key = broker.on_accepted(w.now, address);
+    let mut connect = Vec::new();
+    let packet = Connect {
+        version: Version::V3_1_1,
+        clean_start: true,
+        keep_alive: 0,
+        client_id: "twice",
+        will: None,
+        user_name: None,
+        password: None,
+        properties: Default::default(),
+    };
+    Packet::Connect(packet).encode(Version::V3_1_1, &mut connect).unwrap();
+    broker.on_bytes(w.now, new_key, &connect);
+    broker.on_closed(w.now, old_key, CloseReason::PeerClosed);
+    w.peers[old].key = None;
+    let third_key = broker.on_accepted(w.now, address);
+    assert_eq!(third_key, old_key, "the number is used again");
+    assert_eq!(broker.take_effects(), []);
+    for key in [new_key, third_key] {
+        broker.on_closed(w.now, key, CloseReason::PeerClosed);
+    }
+    while broker.next_to_write().is_some() {}
+    w.end();
+}
