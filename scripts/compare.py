@@ -4,6 +4,7 @@ import argparse
 import collections
 import json
 import os
+import re
 import resource
 import shlex
 import signal
@@ -57,13 +58,15 @@ next_connection_delay_ms = 0
 RINGMQ_FLAGS = "--pin false --max-inflight 1000 --max-queued-messages 100000 --log-level warn"
 
 # kind: how it is measured; arguments: of ringmq-load; rate: messages per second, 0 if saturated;
-# shards: whether RingMQ with two shards takes part; others: whether other brokers do.
-Row = collections.namedtuple("Row", "kind arguments rate shards others", defaults=(0, False, True))
+# shards: whether RingMQ with two shards takes part; others: whether other brokers do; once: that a
+# single run is enough, for memory differs little from run to run.
+Row = collections.namedtuple(
+    "Row", "kind arguments rate shards others once", defaults=(0, False, True, False))
 
 ROWS = {
-    "idle": Row("idle", ""),
-    "idle-sub": Row("idle", "--subscribe"),
-    "storm": Row("storm", "storm -c {connections} --rounds 1"),
+    "idle": Row("idle", "", once=True),
+    "idle-sub": Row("idle", "--subscribe", once=True),
+    "storm": Row("storm", "storm -c {connections} --rounds 1 --connect-timeout 60"),
     "fan-in-q0": Row("flow", "fan-in -c {clients} -q 0 --saturate"),
     "fan-in-q1": Row("flow", "fan-in -c {clients} -q 1 --saturate"),
     "fan-out-q0": Row("flow", "fan-out -c {clients} -q 0 --saturate"),
@@ -139,6 +142,11 @@ class Broker:
         return without_paths(" / ".join(lines[-2:]))[:300] or "it says nothing"
 
 
+def without_folders(text):
+    """Absolute paths cut down to the last name."""
+    return re.sub(r"(?<![\w./~-])/(?:[^\s/'\"]+/)+", "", text)
+
+
 def fill(word, values):
     for name, value in values.items():
         word = word.replace("{" + name + "}", str(value))
@@ -146,7 +154,7 @@ def fill(word, values):
 
 
 def without_paths(text):
-    return " ".join("PATH" if word.count("/") > 1 else word for word in text.split())
+    return without_folders(" ".join(text.split()))
 
 
 def free_port():
@@ -239,7 +247,7 @@ class Comparison:
         if row.shards and any(b.name == "ringmq" for b in self.brokers):
             takes_part.append(self.two_shards)
         failures = collections.Counter()
-        for run in range(self.arguments.runs):
+        for run in range(1 if row.once else self.arguments.runs):
             turn = run % len(takes_part) if takes_part else 0
             for broker in takes_part[turn:] + takes_part[:turn]:
                 if failures[broker.name] >= FAILURES:
@@ -247,8 +255,9 @@ class Comparison:
                 result = self.measure(key, row, broker, run)
                 if result["failure"]:
                     failures[broker.name] += 1
-                if result["took"] > SLOW:
+                if result["took"] > SLOW and failures[broker.name] < FAILURES:
                     failures[broker.name] = FAILURES
+                    result["flaws"].append("slow, so not repeated")
                 self.results.append(result)
 
     def measure(self, key, row, broker, run):
@@ -292,7 +301,7 @@ class Comparison:
             clients=self.arguments.clients, connections=self.arguments.connections))
         words += ["-h", HOST, "-p", str(broker.now), "--pid", str(broker.process.pid)]
         if row.kind == "flow":
-            words += ["-s", str(PAYLOAD), "--duration", str(seconds)]
+            words += ["-s", str(PAYLOAD), "--duration", str(seconds), "--drain", "1"]
         words += ["--quiet", "--json", report]
         result["command"] = shown(words)
         if os.path.exists(report):
@@ -361,7 +370,7 @@ def shown(words):
         elif word in ("-p", "--port", "--pid", "--json"):
             skip = True
         else:
-            kept.append(word)
+            kept.append(without_folders(word))
     return shlex.join(kept)
 
 
@@ -395,7 +404,7 @@ def main():
     head = {
         "machine": os.environ["MACHINE"].splitlines(),
         "command": shlex.join(["scripts/compare.sh"] + [
-            word for word in sys.argv[1:] if word != "--save"]),
+            without_folders(word) for word in sys.argv[1:] if word != "--save"]),
         "runs": arguments.runs, "seconds": arguments.seconds, "clients": arguments.clients,
         "connections": arguments.connections, "payload": PAYLOAD,
         "brokers": [broker.name for broker in brokers], "versions": versions(brokers),
