@@ -21,7 +21,7 @@ PAYLOAD = 64
 # Less than this share of the offered rate delivered means that the broker cannot keep up.
 KEEPS_UP = 0.98
 # A measurement that took longer than this many seconds is not repeated.
-SLOW = 45
+SLOW = 25
 # A broker that failed so often in a row is not tried again in it.
 FAILURES = 2
 
@@ -66,7 +66,7 @@ Row = collections.namedtuple(
 ROWS = {
     "idle": Row("idle", "", once=True),
     "idle-sub": Row("idle", "--subscribe", once=True),
-    "storm": Row("storm", "storm -c {connections} --rounds 1 --connect-timeout 60"),
+    "storm": Row("storm", "storm -c {connections} --rounds 1 --connect-timeout 30"),
     "fan-in-q0": Row("flow", "fan-in -c {clients} -q 0 --saturate"),
     "fan-in-q1": Row("flow", "fan-in -c {clients} -q 1 --saturate"),
     "fan-out-q0": Row("flow", "fan-out -c {clients} -q 0 --saturate"),
@@ -328,7 +328,8 @@ def judge(row, data, result):
     if row.kind == "storm":
         for storm in data["storms"]:
             if storm["missing"]:
-                raise Failure(f"{storm['missing']:,} clients not back after {storm['seconds']:.0f} s")
+                result["flaws"].append(
+                    f"{storm['missing']:,} clients not back after {storm['seconds']:.0f} s")
             if storm["failed_attempts"]:
                 result["flaws"].append(f"{storm['failed_attempts']:,} attempts failed")
         return

@@ -34,6 +34,14 @@ def bytes_per_connection(result):
                for what in ("rss", "anon"))
 
 
+def storm_seconds(result):
+    """None if not all came back."""
+    storms = load(result, "storms")
+    if not storms or any(storm["missing"] for storm in storms):
+        return None
+    return max(storm["seconds"] for storm in storms)
+
+
 def connects_per_cpu_second(result):
     seconds = load(result, "connect", "cpu_seconds")
     return load(result, "connect", "connected") / seconds if seconds else None
@@ -62,8 +70,7 @@ LINES = [
     Line("pairs-20k", "pairs, QoS 1, 20,000 msg/s", per_cpu_second, "k"),
     Line("pairs-20k", "... latency p50, ms", latency("p50"), "ms", True),
     Line("pairs-20k", "... latency p99, ms", latency("p99"), "ms", True),
-    Line("storm", "storm: all cut, all back, s",
-         lambda r: max(storm["seconds"] for storm in load(r, "storms")), "s", True, (None, 0.4)),
+    Line("storm", "storm: all cut, all back, s", storm_seconds, "s", True, (None, 0.4)),
 ]
 
 # row, title, what one shard's CPU time is divided by, kind of ratio, the largest that is good.
@@ -90,7 +97,8 @@ def one_line(result):
     if "stages" in result:
         return f"{bytes_per_connection(result):,.0f} bytes per connection"
     if load(result, "storms"):
-        return f"all back after {load(result, 'storms')[0]['seconds']:.2f} s"
+        seconds = storm_seconds(result)
+        return "not all back" if seconds is None else f"all back after {seconds:.2f} s"
     flaws = "".join(f", {flaw}" for flaw in result["flaws"])
     cost = cpu_micros("received")(result) or cpu_micros("sent")(result)
     return f"{cost:.2f} us CPU per message{flaws}" if cost else "no messages"
@@ -103,11 +111,10 @@ def figures(results, row, broker, what):
 
 
 def median(results, row, broker, what):
-    """None if there is no figure, or if more runs failed than did not."""
+    """None if at least half of the runs have no figure."""
     values = figures(results, row, broker, what)
-    failed = sum(1 for r in results
-                 if r["row"] == row and r["broker"] == broker and r["failure"])
-    return statistics.median(values) if len(values) > failed else None
+    runs = sum(1 for r in results if r["row"] == row and r["broker"] == broker)
+    return statistics.median(values) if 2 * len(values) > runs else None
 
 
 def printed(value, unit):
