@@ -274,6 +274,9 @@ class Comparison:
                 raise Failure(f"ended meanwhile with {broker.process.returncode}: {broker.tail()}")
         except Failure as failure:
             result["failure"] = str(failure)
+            ended = broker.process.poll() if broker.process else None
+            if ended is not None and "ended" not in str(failure):
+                result["failure"] += f"; it ended with {ended}: {broker.tail()}"
         finally:
             broker.stop()
         result["took"] = round(time.monotonic() - begun, 1)
