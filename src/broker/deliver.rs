@@ -87,6 +87,17 @@ impl<'a> Encoding<'a> {
         self.message.get_or_insert_with(|| Arc::new(Message::new(&self.publication)))
     }
 
+    /// The message as it is owed to one session.
+    fn owed(&mut self, matched: Matched<'_>, qos: QoS, retain: bool) -> Delivery {
+        Delivery {
+            message: Arc::clone(self.message()),
+            qos,
+            retain,
+            shared: matched.shared,
+            subscription_ids: ThinVec::from(matched.ids),
+        }
+    }
+
     fn whole(&mut self, out: &mut Outboxes, version: Version, retain: bool, now: u64) -> Range {
         let layout = usize::from(version == Version::V5) * 2 + usize::from(retain);
         let Some(slot) = self.whole.get_mut(layout) else { return out.encode(|_| ()) };
@@ -242,13 +253,7 @@ impl Clients {
         {
             return Err(DropReason::TooLarge);
         }
-        let delivery = Delivery {
-            message: Arc::clone(encoding.message()),
-            qos,
-            retain,
-            shared: matched.shared,
-            subscription_ids: ThinVec::from(matched.ids),
-        };
+        let delivery = encoding.owed(matched, qos, retain);
         let outgoing = client.outgoing.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         let Some(packet_id) = outgoing.send(delivery, &mut client.last_packet_id) else {
             return self.enqueue(key, matched, qos, retain, encoding);
@@ -272,13 +277,7 @@ impl Clients {
         encoding: &mut Encoding<'_>,
     ) -> Delivered {
         let Some(client) = self.sessions.get_mut(key.index()) else { return Ok(()) };
-        let delivery = Delivery {
-            message: Arc::clone(encoding.message()),
-            qos,
-            retain,
-            shared: matched.shared,
-            subscription_ids: ThinVec::from(matched.ids),
-        };
+        let delivery = encoding.owed(matched, qos, retain);
         let outgoing = client.outgoing.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         let before = (outgoing.queued(), outgoing.queued_bytes());
         let mut caps = self.config.queue;
