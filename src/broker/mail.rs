@@ -143,43 +143,61 @@ impl Mail {
 impl Broker {
     /// Passes on everything staged: shard, items in order, and the credit that they use up.
     ///
-    /// Messages to be retained go first, and only then is it looked up once more who wants them. A
-    /// subscription that was made in the meantime either finds the new message retained, or is
-    /// seen now; without this it could get neither, and keep an old value for ever.
+    /// Messages for subscribers go first, so that none comes behind an answer that has a newer one.
+    /// Then those to be retained go to their owners, and only then is it looked up once more who
+    /// wants them, and is asked what others retain: a subscription made in the meantime either
+    /// finds the new message retained or is seen now. Without this it could get neither, and keep
+    /// an old value for ever.
     pub fn take_mail(&mut self, mut send: impl FnMut(ShardId, Vec<ShardMessage>, u32)) {
-        let mut retained = Vec::new();
+        let mut retained: Vec<(Arc<Message>, ShardSet)> = Vec::new();
+        let mut last: Vec<Vec<ShardMessage>> = Vec::new();
+        for (to, outgoing) in self.mail.outgoing.iter_mut().enumerate() {
+            let is_question = |item: &ShardMessage| matches!(item, ShardMessage::RetainedQuery(_));
+            let items = std::mem::take(&mut outgoing.items);
+            let (questions, items) = match items.iter().any(is_question) {
+                true => items.into_iter().partition(is_question),
+                false => (Vec::new(), items),
+            };
+            last.push(questions);
+            let cost = std::mem::take(&mut outgoing.cost);
+            outgoing.credit = outgoing.credit.saturating_sub(cost);
+            outgoing.cost = outgoing.retained.len() as u32;
+            if !items.is_empty() {
+                send(ShardId(to as u16), items, cost - outgoing.cost);
+            }
+        }
         for (owner, outgoing) in self.mail.outgoing.iter_mut().enumerate() {
-            if outgoing.retained.is_empty() {
+            let cost = std::mem::take(&mut outgoing.cost);
+            let staged = std::mem::take(&mut outgoing.retained);
+            if staged.is_empty() {
                 continue;
             }
-            let staged = std::mem::take(&mut outgoing.retained);
-            let cost = staged.len() as u32;
-            outgoing.cost -= cost;
-            outgoing.credit = outgoing.credit.saturating_sub(cost);
             let items = staged.iter().map(|(m, _)| ShardMessage::Retain(m.for_another_shard()));
             send(ShardId(owner as u16), items.collect(), cost);
-            retained.extend(staged);
+            // Of each topic the last one counts.
+            for (message, seen) in staged {
+                retained.retain(|(earlier, _)| earlier.view().topic != message.view().topic);
+                retained.push((message, seen));
+            }
         }
         if !retained.is_empty() {
             fence(Ordering::SeqCst);
         }
-        // The last one first, for each is put before what is staged.
-        for (message, seen) in retained.iter().rev() {
+        let mut costs = vec![0; last.len()];
+        for (message, seen) in &retained {
             let mut missed = self.shared.routes.shards_for(message.view().topic).difference(*seen);
             missed.remove(self.id);
-            for to in missed.iter() {
-                if let Some(outgoing) = self.mail.outgoing.get_mut(usize::from(to.0)) {
-                    outgoing.cost += 1;
-                    outgoing.items.insert(0, ShardMessage::Publish(message.for_another_shard()));
+            for to in missed.iter().map(ShardId::index) {
+                if let (Some(items), Some(cost)) = (last.get_mut(to), costs.get_mut(to)) {
+                    items.push(ShardMessage::Publish(message.for_another_shard()));
+                    *cost += 1;
                 }
                 self.stats.cross_shard_sent.add(1);
             }
         }
-        for (to, outgoing) in self.mail.outgoing.iter_mut().enumerate() {
-            if !outgoing.items.is_empty() {
-                let cost = std::mem::take(&mut outgoing.cost);
-                outgoing.credit = outgoing.credit.saturating_sub(cost);
-                send(ShardId(to as u16), std::mem::take(&mut outgoing.items), cost);
+        for (to, (items, cost)) in last.into_iter().zip(costs).enumerate() {
+            if !items.is_empty() {
+                send(ShardId(to as u16), items, cost);
             }
         }
     }

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     codec::{AckKind, Publish, QoS, ReasonCode, SubscriptionOptions, Version},
+    limits,
     session::{Publication, Received, expiry, forwarded},
     stats::DropReason,
     topics,
@@ -238,7 +239,8 @@ impl Broker {
     ) -> bool {
         let mut matching = std::mem::take(&mut self.matching);
         matching.clear();
-        self.clients.work += self.index.matching(encoding.publication.topic, &mut matching);
+        let steps = self.index.matching(encoding.publication.topic, &mut matching);
+        self.clients.work += steps * limits::WORK_OF_A_LOOK;
         match matching.as_slice() {
             [] => {}
             [only] => {

@@ -263,7 +263,7 @@ impl Broker {
             limits::RETAINED_VISITS,
             &mut found,
         );
-        self.clients.work += visited;
+        self.clients.work += visited * limits::WORK_OF_A_LOOK;
         // No more than an outbox takes that was half empty when it was asked.
         let mut bytes = 0;
         let mut fits = |(_, message): &(&str, &Arc<Message>)| {

@@ -38,7 +38,7 @@ impl Broker {
                 reasons.push(ReasonCode::QuotaExceeded);
                 continue;
             }
-            self.clients.work += 1;
+            self.clients.work += limits::WORK_OF_A_LOOK;
             let reason = self.subscribe(session, filter, options, id, version);
             if reason == ReasonCode::ProtocolError {
                 return Err(reason);
@@ -245,7 +245,7 @@ impl Broker {
         let Some(client) = self.clients.sessions.get_mut(session.index()) else {
             return ReasonCode::UnspecifiedError;
         };
-        self.clients.work += 1;
+        self.clients.work += limits::WORK_OF_A_LOOK;
         let existed = match topics::parse_shared(filter) {
             Err(_) => return ReasonCode::TopicFilterInvalid,
             Ok(Some((share, filter))) => {
@@ -263,7 +263,7 @@ impl Broker {
                     if let Some(at) = client.subscriptions.iter().position(|f| *f == id) {
                         client.subscriptions.swap_remove(at);
                         // It takes about as long to get there.
-                        self.clients.work += at / POSITIONS_PER_WORK;
+                        self.clients.work += at / POSITIONS_PER_WORK * limits::WORK_OF_A_LOOK;
                     }
                     if let Some(rare) = &mut client.rare {
                         rare.retained.cancel(filter);
