@@ -149,6 +149,9 @@ impl Broker {
     /// finds the new message retained or is seen now. Without this it could get neither, and keep
     /// an old value for ever.
     pub fn take_mail(&mut self, mut send: impl FnMut(ShardId, Vec<ShardMessage>, u32)) {
+        if !self.mail.has_items() {
+            return;
+        }
         let mut retained: Vec<(Arc<Message>, ShardSet)> = Vec::new();
         let mut last: Vec<Vec<ShardMessage>> = Vec::new();
         for (to, outgoing) in self.mail.outgoing.iter_mut().enumerate() {
