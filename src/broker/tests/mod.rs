@@ -15,5 +15,6 @@ mod shared;
 mod subscribe;
 mod timeouts;
 mod walk;
+mod wall_clock;
 mod will;
 mod world;
