@@ -114,6 +114,8 @@ pub(crate) struct Shard {
     now: Cell<Now>,
     /// When time is let pass next.
     next_tick: Cell<u64>,
+    /// Whether the shard has stood still and reads what has come since.
+    catching_up: Cell<bool>,
     clock: Clock,
     draining: Cell<bool>,
     drain_until: Cell<Option<Instant>>,

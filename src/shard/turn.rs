@@ -23,6 +23,11 @@ const SLICES: usize = 64;
 const LONGEST_SLEEP: Duration = Duration::from_millis(250);
 /// And no shorter.
 const TICK: Duration = Duration::from_millis(10);
+/// A shard that comes to look at its clock this much too late, in milliseconds, has stood still:
+/// the process was stopped or frozen, or the machine had no processor for it.
+const STALL: u64 = 500;
+/// How long it reads then, at the most, before it lets the time pass, in milliseconds.
+const CATCH_UP: u64 = 1_000;
 
 impl Shard {
     /// The root future: ends each turn, and is ready when the shard has drained.
@@ -90,6 +95,18 @@ impl Shard {
         if now.monotonic < self.next_tick.get() {
             return;
         }
+        let late = now.monotonic - self.next_tick.get();
+        if late >= STALL && !self.catching_up.replace(true) {
+            // What arrived meanwhile arrived in time, and the event loop tells of a few sockets
+            // only at once: it is read before anything is found to be overdue.
+            self.next_tick.set(now.monotonic + late.min(CATCH_UP));
+            if self.may_warn() {
+                let shard = self.endpoint.id();
+                tracing::warn!(shard, milliseconds = late, "this shard has stood still");
+            }
+            return;
+        }
+        self.catching_up.set(false);
         self.next_tick.set(now.monotonic + TICK.as_millis() as u64);
         self.broker.borrow_mut().on_tick(now);
         for key in std::mem::take(&mut *self.unwritten.borrow_mut()) {

@@ -23,7 +23,9 @@ pub use ringmq::codec::{
     Ack, Connect, Disconnect, Packet, PacketId, Publish, QoS, ReasonCode, RetainHandling,
     SubscriptionOptions, Version, Will,
 };
-use rustix::process::{Pid, Signal, kill_process};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
+use socket2::{Domain, Socket, Type};
 
 /// How long to wait for what should come at once. Machines that run tests can be very busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -92,6 +94,14 @@ impl Server {
         Client::new(stream, version)
     }
 
+    /// The same from another address of the loopback interface, say 127.0.0.2.
+    pub fn open_from(&self, source: [u8; 4], version: Version) -> Client {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of this machine");
+        socket.connect(&self.address.into()).expect("the broker accepts");
+        Client::new(socket.into(), version)
+    }
+
     /// A connected client that starts clean.
     pub fn connect(&self, version: Version, client_id: &str) -> Client {
         self.connect_with(version, client_id, |_| ())
@@ -142,8 +152,13 @@ impl Server {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id() as i32).expect("a process id");
-        kill_process(pid, Signal::TERM).expect("the broker runs");
+        kill_process(pid, signal).expect("the broker runs");
     }
 
     /// The exit status, if the process has ended.
