@@ -194,6 +194,7 @@ fn packets_behind_connect_are_handled_wherever_the_client_lives() {
     });
 }
 
+/// Shows: MQTT5-3.1.2-22, MQTT5-3.2.2-22
 #[test]
 fn a_silent_client_is_cut_off_after_one_and_a_half_keep_alives() {
     let server = Server::start(&["--log-level=debug"]);
@@ -215,6 +216,7 @@ fn a_silent_client_is_cut_off_after_one_and_a_half_keep_alives() {
     patient.expect_nothing();
 }
 
+/// Shows: MQTT5-3.1.2-21, MQTT5-3.2.2-21
 #[test]
 fn the_servers_keep_alive_rules() {
     let server = Server::start(&["--server-keep-alive=1"]);

@@ -133,6 +133,7 @@ fn a_will_can_be_retained() {
     });
 }
 
+/// Shows: MQTT5-3.1.2-8
 #[test]
 fn a_delayed_will_waits() {
     over_shards(&[], |server| {
@@ -147,6 +148,7 @@ fn a_delayed_will_waits() {
     });
 }
 
+/// Shows: MQTT5-3.1.3-9
 #[test]
 fn a_client_that_is_back_in_time_cancels_its_delayed_will() {
     over_shards(&[], |server| {
@@ -169,6 +171,7 @@ fn a_client_that_is_back_in_time_cancels_its_delayed_will() {
     });
 }
 
+/// Shows: MQTT5-3.1.2-8
 #[test]
 fn the_end_of_the_session_publishes_a_delayed_will() {
     over_shards(&[], |server| {

@@ -41,6 +41,7 @@ fn id(value: u16) -> PacketId {
     PacketId::new(value).unwrap()
 }
 
+/// Shows: MQTT5-2.2.1-4, MQTT5-4.3.2-1, MQTT5-4.3.3-1
 #[test]
 fn packet_ids_count_up_wrap_and_pass_over_those_in_use() {
     let mut outgoing = Outgoing::default();

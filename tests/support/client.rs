@@ -90,6 +90,11 @@ impl Reply {
         }
     }
 
+    /// The message that it carries, if it is a PUBLISH.
+    pub fn message(&self) -> Option<Message> {
+        message(&self.packet())
+    }
+
     /// Its length in bytes.
     pub fn len(&self) -> usize {
         self.bytes.len()

@@ -93,6 +93,7 @@ fn user_name_and_password_are_asked_about_and_a_refusal_is_told() {
     }
 }
 
+/// Shows: MQTT5-3.15.2-1, MQTT5-4.12.0-2, MQTT5-4.12.0-5
 #[test]
 fn an_exchange_ends_with_a_connack() {
     let (mut w, script) = world();
@@ -117,6 +118,7 @@ fn an_exchange_ends_with_a_connack() {
     w.end();
 }
 
+/// Shows: MQTT5-3.1.2-30, MQTT5-4.12.0-3
 #[test]
 fn what_comes_in_the_midst_of_an_exchange_is_refused() {
     let wrong: [(Packet<'_>, bool); 4] = [
@@ -177,6 +179,7 @@ fn the_keep_alive_starts_with_connack() {
     w.end();
 }
 
+/// Shows: MQTT5-4.12.0-4
 #[test]
 fn a_later_answer_may_be_no_or_never() {
     let (mut w, script) = world();
@@ -205,6 +208,7 @@ fn a_later_answer_may_be_no_or_never() {
     w.end();
 }
 
+/// Shows: MQTT5-3.15.2-1, MQTT5-4.12.0-5, MQTT5-4.12.1-2
 #[test]
 fn a_client_authenticates_again() {
     let (mut w, script) = world();
@@ -254,6 +258,7 @@ fn draining_ends_an_exchange_with_a_connack() {
     w.end();
 }
 
+/// Shows: MQTT5-4.12.0-7, MQTT5-4.12.1-1
 #[test]
 fn auth_without_a_method_or_with_another_is_a_protocol_error() {
     let (mut w, _script) = world();

@@ -45,6 +45,7 @@ fn a_refusal_says_why_to_who_wants_to_know_and_has_room_for_it() {
     w.end();
 }
 
+/// Shows: MQTT5-3.2.2-19
 #[test]
 fn a_connack_that_refuses_says_why_whatever_was_requested() {
     let mut w = World::with(1, |c| c.allow_empty_client_id = false);

@@ -241,6 +241,7 @@ fn a_session_fetches_on_when_its_client_returns() {
     w.end();
 }
 
+/// Shows: MQTT5-3.3.2-5, MQTT5-3.3.2-6
 #[test]
 fn retained_messages_expire_and_are_swept() {
     let mut w = World::new(2);

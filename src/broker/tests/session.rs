@@ -154,6 +154,7 @@ fn a_returning_client_is_let_in_at_the_cap_on_connections() {
     w.end();
 }
 
+/// Shows: MQTT5-4.1.0-1, MQTT5-4.1.0-2
 #[test]
 fn a_session_ends_when_its_expiry_interval_has_passed() {
     let mut w = World::new(1);
@@ -319,6 +320,7 @@ fn the_queue_of_an_absent_client_is_bounded_in_messages_and_bytes() {
     }
 }
 
+/// Shows: MQTT5-3.3.2-5, MQTT5-3.3.2-6
 #[test]
 fn messages_expire_in_the_queue_and_count_down() {
     let mut w = World::new(1);
@@ -478,5 +480,70 @@ fn effects_do_not_reach_a_connection_that_has_the_number_of_an_old_one() {
         broker.on_closed(w.now, key, CloseReason::PeerClosed);
     }
     while broker.next_to_write().is_some() {}
+    w.end();
+}
+
+/// Only a message that was never sent can expire.
+#[test]
+fn mqtt5_4_3_3_7_what_was_sent_does_not_expire() {
+    for qos in [Q1, Q2] {
+        let mut w = World::with(1, |c| c.max_inflight = 1);
+        let from = w.connect(Version::V5, "from");
+        let to = w.connected(&staying(Version::V5, "to"));
+        w.subscribe(to, "#", Q2);
+        w.peers[to].acknowledges = false;
+        for text in ["sent", "waits"] {
+            let properties =
+                PublishProperties { message_expiry_interval: Some(5), ..<_>::default() };
+            w.publish_with(from, "a", text.as_bytes(), qos, false, properties);
+        }
+        assert_eq!(w.texts(to), ["sent"]);
+        w.cut(to);
+        w.advance(20_000);
+        let to = w.connected(&staying(Version::V5, "to"));
+        let messages = w.messages(to);
+        assert_eq!(messages.len(), 1, "the other has expired");
+        assert_eq!((messages[0].text(), messages[0].dup), ("sent", true));
+        w.end();
+    }
+}
+
+/// The exchange with the publisher does not care for whom the message was.
+#[test]
+fn mqtt5_4_3_3_13_the_exchange_goes_on_when_the_message_has_expired() {
+    let mut w = World::new(1);
+    let from = w.connect(Version::V5, "from");
+    let to = w.connected(&staying(Version::V5, "to"));
+    w.subscribe(to, "#", Q2);
+    w.cut(to);
+    w.peers[from].acknowledges = false;
+    let properties = PublishProperties { message_expiry_interval: Some(5), ..<_>::default() };
+    w.publish_with(from, "a", b"x", Q2, false, properties);
+    let got = w.got(from);
+    let [Got::Ack(AckKind::Pubrec, id, ReasonCode::Success)] = got[..] else { panic!("{got:?}") };
+    w.advance(20_000);
+    w.ack(from, AckKind::Pubrel, id);
+    assert_eq!(w.got(from), [Got::Ack(AckKind::Pubcomp, id, ReasonCode::Success)]);
+    let to = w.connected(&staying(Version::V5, "to"));
+    assert!(w.messages(to).is_empty());
+    w.end();
+}
+
+/// However long it takes.
+#[test]
+fn mqtt5_4_4_0_1_nothing_is_sent_again_on_the_same_connection() {
+    let mut w = World::new(1);
+    let from = w.connect(Version::V5, "from");
+    let to = w.connected(&staying(Version::V5, "to"));
+    w.subscribe(to, "#", Q2);
+    w.peers[to].acknowledges = false;
+    for qos in [Q1, Q2, Q2] {
+        w.publish(from, "a", b"x", qos);
+    }
+    let sent = w.messages(to);
+    w.ack(to, AckKind::Pubrec, sent[2].id);
+    assert_eq!(w.got(to).len(), 1, "its PUBREL");
+    w.advance(3_600_000);
+    assert_eq!(w.got(to), []);
     w.end();
 }

@@ -132,6 +132,7 @@ fn what_a_member_did_not_acknowledge_goes_to_another_when_its_session_ends() {
     w.end();
 }
 
+/// Shows: MQTT5-4.8.2-5
 #[test]
 fn a_qos_2_message_in_flight_goes_to_nobody_else() {
     let mut w = World::new(1);

@@ -17,6 +17,7 @@ fn a_connection_without_connect_is_closed_in_time() {
     w.end();
 }
 
+/// Shows: MQTT5-3.1.2-22
 #[test]
 fn keep_alive_is_one_and_a_half_times() {
     for version in [Version::V3_1, Version::V3_1_1, Version::V5] {
@@ -64,6 +65,7 @@ fn without_keep_alive_a_connection_stays() {
     w.end();
 }
 
+/// Shows: MQTT5-3.2.2-21
 #[test]
 fn the_servers_keep_alive_overrides_that_of_mqtt_5_clients() {
     let mut w = World::with(1, |c| c.server_keep_alive = Some(10));

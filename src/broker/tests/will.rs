@@ -52,6 +52,7 @@ fn a_violation_publishes_the_will() {
     w.end();
 }
 
+/// Shows: MQTT5-3.1.2-8, MQTT5-3.1.3-9
 #[test]
 fn a_delayed_will_waits_and_a_return_cancels_it() {
     let (mut w, watcher) = world();
