@@ -4,8 +4,6 @@
 
 use std::{future::poll_fn, io, net::SocketAddr, os::fd::AsFd, rc::Rc, task::Poll};
 
-use thin_vec::ThinVec;
-
 use super::{Arrival, Departure, Descriptor, Envelope, Shard};
 use crate::{
     broker::{ConnectionKey, NextStep},
@@ -36,19 +34,19 @@ impl Shard {
     pub(super) fn open(self: &Rc<Self>, socket: Socket, peer: SocketAddr, bytes: &[u8]) {
         let key = self.broker.borrow_mut().on_accepted(self.now(), peer);
         self.register(key, socket.as_fd());
+        self.keep_unread(key, bytes.to_vec());
         let shard = Rc::clone(self);
-        let mut unread = ThinVec::from(bytes);
+        let mut step = if bytes.is_empty() { Step::Read } else { Step::Handle };
         // An `async` block holds each of these once; the parameters of an `async fn` are held
         // twice.
         monoio::spawn(async move {
-            let mut step = if unread.is_empty() { Step::Read } else { Step::Handle };
             loop {
                 step = match step {
                     Step::Read => match socket.readable().await {
-                        Ok(()) => shard.read(key, &socket, &mut unread),
+                        Ok(()) => shard.read(key, &socket),
                         Err(_) => Step::Close(CloseReason::IoError),
                     },
-                    Step::Handle => shard.handle_unread(key, &mut unread),
+                    Step::Handle => shard.handle_kept(key, shard.take_unread(key)),
                     Step::Yield => {
                         shard.wait_for_turn().await;
                         Step::Handle
@@ -57,13 +55,13 @@ impl Shard {
                         shard.wait_for_resume(key).await;
                         Step::Handle
                     }
+                    // There was no room for its CONNECT.
+                    Step::HandOver(_) if shard.broker.borrow().is_finishing(key) => Step::Read,
                     Step::HandOver(to) => {
-                        shard.note_unread(key, 0);
-                        shard.hand_over(key, socket, to, &unread);
+                        shard.hand_over(key, socket, to);
                         return;
                     }
                     Step::Close(reason) => {
-                        shard.note_unread(key, 0);
                         shard.closed(key, reason);
                         return;
                     }
@@ -73,12 +71,7 @@ impl Shard {
     }
 
     /// Reads once, and handles what came.
-    fn read(
-        self: &Rc<Self>,
-        key: ConnectionKey,
-        socket: &Socket,
-        unread: &mut ThinVec<u8>,
-    ) -> Step {
+    fn read(self: &Rc<Self>, key: ConnectionKey, socket: &Socket) -> Step {
         self.touch();
         self.accept_between_reads();
         let mut buffer = self.buffer.borrow_mut();
@@ -93,50 +86,57 @@ impl Shard {
             Err(_) => return Step::Close(CloseReason::IoError),
         };
         let bytes = buffer.get(..received).unwrap_or_default();
+        let mut unread = self.take_unread(key);
         if !unread.is_empty() {
             unread.extend_from_slice(bytes);
             drop(buffer);
-            return self.handle_unread(key, unread);
+            return self.handle_kept(key, unread);
         }
         let (consumed, step) = self.handle(key, bytes);
         let rest = bytes.get(consumed..).unwrap_or_default();
         if !rest.is_empty() {
-            unread.extend_from_slice(rest);
+            let rest = rest.to_vec();
             drop(buffer);
-            self.note_unread(key, unread.len());
+            self.keep_unread(key, rest);
         }
         step
     }
 
-    fn handle_unread(self: &Rc<Self>, key: ConnectionKey, unread: &mut ThinVec<u8>) -> Step {
+    fn handle_kept(self: &Rc<Self>, key: ConnectionKey, mut bytes: Vec<u8>) -> Step {
         self.touch();
-        let (consumed, step) = self.handle(key, unread);
-        if consumed >= unread.len() {
-            *unread = ThinVec::new();
-        } else {
-            unread.drain(..consumed);
-        }
-        self.note_unread(key, unread.len());
+        let (consumed, step) = self.handle(key, &bytes);
+        bytes.drain(..consumed.min(bytes.len()));
+        self.keep_unread(key, bytes);
         step
     }
 
-    /// Notes how many bytes a connection holds of packets not handled. If all together hold too
-    /// many, the connection that holds the most is ended.
-    fn note_unread(&self, key: ConnectionKey, bytes: usize) {
+    /// Keeps the bytes of packets that are not handled. If all connections together hold too many,
+    /// the one that holds the most is ended, and what it has sent thrown away here and now: it may
+    /// take its time to leave.
+    fn keep_unread(&self, key: ConnectionKey, bytes: Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
         let mut unread = self.unread.borrow_mut();
-        let before = match bytes {
-            0 => unread.remove(&key.0),
-            _ => unread.insert(key.0, bytes),
-        };
-        let mut total = self.unread_total.get() + bytes - before.unwrap_or(0);
+        let mut total = self.unread_total.get() + bytes.len();
+        unread.insert(key.0, bytes);
         if total as u64 > self.settings.connections.max_unread_bytes
-            && let Some((&most, &held)) = unread.iter().max_by_key(|(_, held)| **held)
+            && let Some(most) = unread.iter().max_by_key(|(_, held)| held.len()).map(|(k, _)| *k)
         {
-            unread.remove(&most);
-            total -= held;
+            total -= unread.remove(&most).map_or(0, |held| held.len());
             self.broker.borrow_mut().on_too_much_unread(self.now(), ConnectionKey(most));
         }
         self.unread_total.set(total);
+    }
+
+    /// The bytes that are kept of a connection, no longer kept.
+    fn take_unread(&self, key: ConnectionKey) -> Vec<u8> {
+        if self.unread_total.get() == 0 {
+            return Vec::new();
+        }
+        let bytes = self.unread.borrow_mut().remove(&key.0).unwrap_or_default();
+        self.unread_total.set(self.unread_total.get() - bytes.len());
+        bytes
     }
 
     fn handle(self: &Rc<Self>, key: ConnectionKey, bytes: &[u8]) -> (usize, Step) {
@@ -164,6 +164,7 @@ impl Shard {
     /// The connection's task is over.
     fn closed(&self, key: ConnectionKey, reason: CloseReason) {
         self.touch();
+        drop(self.take_unread(key));
         let mut broker = self.broker.borrow_mut();
         if broker.has_queued(key)
             && let Some((descriptor, _)) = self.descriptor(key)
@@ -180,8 +181,9 @@ impl Shard {
     }
 
     /// Sends a connection to its home shard, with the bytes read so far.
-    fn hand_over(&self, key: ConnectionKey, socket: Socket, to: ShardId, bytes: &[u8]) {
+    fn hand_over(&self, key: ConnectionKey, socket: Socket, to: ShardId) {
         self.touch();
+        let bytes = self.take_unread(key);
         self.unregister(key);
         let mut broker = self.broker.borrow_mut();
         let Some(peer) = broker.peer(key) else { return };
@@ -193,7 +195,7 @@ impl Shard {
             match rustix::io::fcntl_dupfd_cloexec(&socket, 0) {
                 Ok(descriptor) => {
                     let descriptor = Descriptor::Here(descriptor);
-                    let arrival = Arrival { peer, descriptor, bytes: bytes.to_vec() };
+                    let arrival = Arrival { peer, descriptor, bytes };
                     self.stage(to, Envelope::Connection(Box::new(arrival)));
                 }
                 Err(error) => self.lost(peer, &error.into()),
@@ -202,8 +204,7 @@ impl Shard {
         };
         let token = handover.next_token.get();
         handover.next_token.set(token + 1);
-        let arrival =
-            Box::new(Arrival { peer, descriptor: Descriptor::Sent(token), bytes: bytes.to_vec() });
+        let arrival = Box::new(Arrival { peer, descriptor: Descriptor::Sent(token), bytes });
         handover.waiting.borrow_mut().push_back(Departure { to, token, socket, arrival });
     }
 

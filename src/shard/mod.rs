@@ -97,8 +97,8 @@ pub(crate) struct Shard {
     max_open: u64,
     sockets: RefCell<Vec<Slot>>,
     buffer: RefCell<Box<[u8]>>,
-    /// The bytes of packets not handled yet, by connection, and their sum.
-    unread: RefCell<HashMap<u32, usize>>,
+    /// The bytes of packets not handled yet, by connection, and how many they are.
+    unread: RefCell<HashMap<u32, Vec<u8>>>,
     unread_total: Cell<usize>,
     /// The second in which a warning was logged last, and how many were.
     warnings: Cell<(u64, u32)>,

@@ -5,11 +5,55 @@ use std::{fs, io::Write, thread};
 use crate::{
     connect_packet,
     neighbours::Neighbours,
+    raise_descriptor_limit,
     support::{Client, Packet, QoS, ReasonCode, Server, Signal, Version},
     wait_until,
 };
 
 const V5: Version = Version::V5;
+
+#[test]
+fn thousands_that_never_finish_their_connect_cost_a_bounded_memory_and_their_own_time() {
+    raise_descriptor_limit();
+    let server = Server::start(&["--shards=2", "--connect-timeout=4s", "--max-unread-bytes=2MiB"]);
+    let neighbours = Neighbours::start(&server);
+    let before = server.resident_kib();
+    let mut slow = Vec::new();
+    let mut others = Vec::new();
+    // A CONNECT of a megabyte, of which 64 KiB come: 26 MiB in all.
+    let mut large = b"\x10\xc0\x84\x3d\0\x04MQTT\x05".to_vec();
+    large.resize(64 << 10, 0);
+    for n in 0..1_600 {
+        let mut client = server.open(V5);
+        match n % 4 {
+            0 => slow.push(client),
+            1 => others.push(client),
+            2 => {
+                client.send_raw(b"\x10\x13\0\x04MQTT\x05\x02\0\0");
+                others.push(client);
+            }
+            _ => {
+                // It may have been ended by now, for the others hold too much.
+                let _ = client.stream().write_all(&large);
+                others.push(client);
+            }
+        }
+    }
+    let packet = connect_packet("slow");
+    for byte in &packet[..packet.len() - 1] {
+        for client in &slow {
+            // The first ones may have run out of time.
+            let _ = client.stream().write_all(&[*byte]);
+        }
+        neighbours.go_on();
+    }
+    let grown = server.resident_kib().saturating_sub(before);
+    assert!(grown < 12 * 1024, "{grown} KiB");
+    for client in slow.iter_mut().chain(&mut others) {
+        client.expect_closed();
+    }
+    neighbours.finish();
+}
 
 #[test]
 fn other_protocols_get_no_answer() {
