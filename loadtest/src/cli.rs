@@ -28,27 +28,57 @@ pub struct Cli {
 #[derive(Debug, Clone, Subcommand)]
 pub enum Verb {
     /// Connect clients and hold the connections.
-    Conn(ConnArgs),
+    Conn(With<ConnArgs>),
     /// Subscribe, and count what comes.
-    Sub(SubArgs),
+    Sub(With<SubArgs>),
     /// Publish to topics, whoever listens.
-    Pub(PubArgs),
+    Pub(With<PubArgs>),
     /// Pairs: each publisher has a subscriber of its own.
-    Pair(PairArgs),
+    Pair(With<PairArgs>),
     /// Many publishers, few subscribers that get everything.
-    FanIn(FanInArgs),
+    FanIn(With<FanInArgs>),
     /// Few publishers, many subscribers that each get everything.
-    FanOut(FanOutArgs),
+    FanOut(With<FanOutArgs>),
     /// Many publishers, and a group of subscribers that share the messages.
-    Shared(SharedArgs),
+    Shared(With<SharedArgs>),
     /// Connect everyone, cut everyone, and time how long it takes until everyone is back.
-    Storm(StormArgs),
+    Storm(With<StormArgs>),
     /// A share of the connections is closed and opened again each second.
-    Churn(ChurnArgs),
+    Churn(With<ChurnArgs>),
     /// A fleet: mostly idle devices with telemetry, and commands to single devices.
-    Mixed(MixedArgs),
+    Mixed(With<MixedArgs>),
     /// Named scenarios in the notation of the Open MQTT Benchmark Suite.
-    Suite(SuiteArgs),
+    Suite(With<SuiteArgs>),
+}
+
+impl Verb {
+    /// The flags that every verb has.
+    pub fn common(&self) -> &Common {
+        match self {
+            Self::Conn(With { common, .. })
+            | Self::Sub(With { common, .. })
+            | Self::Pub(With { common, .. })
+            | Self::Pair(With { common, .. })
+            | Self::FanIn(With { common, .. })
+            | Self::FanOut(With { common, .. })
+            | Self::Shared(With { common, .. })
+            | Self::Storm(With { common, .. })
+            | Self::Churn(With { common, .. })
+            | Self::Mixed(With { common, .. })
+            | Self::Suite(With { common, .. }) => common,
+        }
+    }
+}
+
+/// A verb's own flags, and those of every verb.
+#[derive(Debug, Clone, Args)]
+pub struct With<A: Args> {
+    #[allow(missing_docs)]
+    #[command(flatten)]
+    pub own: A,
+    #[allow(missing_docs)]
+    #[command(flatten)]
+    pub common: Common,
 }
 
 /// Flags of every verb.
@@ -191,21 +221,26 @@ pub struct Traffic {
     pub topic_prefix: Option<String>,
 }
 
-/// `conn`.
+/// What clients subscribe to that otherwise only hold their connections.
 #[derive(Debug, Clone, Args)]
-pub struct ConnArgs {
-    /// Clients.
-    #[arg(short, long, default_value_t = 200)]
-    pub count: u32,
+pub struct SubscriptionArgs {
     /// Each client subscribes to this; %c client id, %i number, %u user name.
     #[arg(short, long)]
     pub topic: Option<String>,
     /// QoS of the subscription.
     #[arg(short, long, default_value_t = 0)]
     pub qos: u8,
+}
+
+/// `conn`.
+#[derive(Debug, Clone, Args)]
+pub struct ConnArgs {
+    /// Clients.
+    #[arg(short, long, default_value_t = 200)]
+    pub count: u32,
     #[allow(missing_docs)]
     #[command(flatten)]
-    pub common: Common,
+    pub subscription: SubscriptionArgs,
 }
 
 /// `sub`.
@@ -220,9 +255,6 @@ pub struct SubArgs {
     /// QoS of the subscription.
     #[arg(short, long, default_value_t = 0)]
     pub qos: u8,
-    #[allow(missing_docs)]
-    #[command(flatten)]
-    pub common: Common,
 }
 
 /// `pub`.
@@ -237,9 +269,6 @@ pub struct PubArgs {
     #[allow(missing_docs)]
     #[command(flatten)]
     pub traffic: Traffic,
-    #[allow(missing_docs)]
-    #[command(flatten)]
-    pub common: Common,
 }
 
 /// `pair`.
@@ -251,9 +280,6 @@ pub struct PairArgs {
     #[allow(missing_docs)]
     #[command(flatten)]
     pub traffic: Traffic,
-    #[allow(missing_docs)]
-    #[command(flatten)]
-    pub common: Common,
 }
 
 /// `fan-in`.
@@ -268,9 +294,6 @@ pub struct FanInArgs {
     #[allow(missing_docs)]
     #[command(flatten)]
     pub traffic: Traffic,
-    #[allow(missing_docs)]
-    #[command(flatten)]
-    pub common: Common,
 }
 
 /// `fan-out`.
@@ -285,9 +308,6 @@ pub struct FanOutArgs {
     #[allow(missing_docs)]
     #[command(flatten)]
     pub traffic: Traffic,
-    #[allow(missing_docs)]
-    #[command(flatten)]
-    pub common: Common,
 }
 
 /// `shared`.
@@ -305,9 +325,6 @@ pub struct SharedArgs {
     #[allow(missing_docs)]
     #[command(flatten)]
     pub traffic: Traffic,
-    #[allow(missing_docs)]
-    #[command(flatten)]
-    pub common: Common,
 }
 
 /// `storm`.
@@ -319,15 +336,9 @@ pub struct StormArgs {
     /// Storms, one after another.
     #[arg(long, default_value_t = 3)]
     pub rounds: u32,
-    /// Each client subscribes to this; %c client id, %i number, %u user name.
-    #[arg(short, long)]
-    pub topic: Option<String>,
-    /// QoS of the subscription.
-    #[arg(short, long, default_value_t = 0)]
-    pub qos: u8,
     #[allow(missing_docs)]
     #[command(flatten)]
-    pub common: Common,
+    pub subscription: SubscriptionArgs,
 }
 
 /// `churn`.
@@ -342,15 +353,9 @@ pub struct ChurnArgs {
     /// They break the connection instead of saying goodbye.
     #[arg(long)]
     pub abrupt: bool,
-    /// Each client subscribes to this; %c client id, %i number, %u user name.
-    #[arg(short, long)]
-    pub topic: Option<String>,
-    /// QoS of the subscription.
-    #[arg(short, long, default_value_t = 0)]
-    pub qos: u8,
     #[allow(missing_docs)]
     #[command(flatten)]
-    pub common: Common,
+    pub subscription: SubscriptionArgs,
 }
 
 /// `mixed`.
@@ -383,9 +388,6 @@ pub struct MixedArgs {
     /// Bytes of payload.
     #[arg(short, long, default_value_t = 128)]
     pub size: usize,
-    #[allow(missing_docs)]
-    #[command(flatten)]
-    pub common: Common,
 }
 
 /// `suite`.
@@ -397,7 +399,4 @@ pub struct SuiteArgs {
     /// Multiplies the numbers of clients and the rates of messages; the connect rate stays.
     #[arg(long, default_value_t = 1.0)]
     pub scale: f64,
-    #[allow(missing_docs)]
-    #[command(flatten)]
-    pub common: Common,
 }

@@ -52,7 +52,7 @@ pub enum RunError {
 /// # Errors
 /// See [`RunError`].
 pub fn main(cli: Cli) -> Result<bool, RunError> {
-    let common = common(&cli.verb).clone();
+    let common = cli.verb.common();
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // The second time it ends at once.
@@ -60,39 +60,22 @@ pub fn main(cli: Cli) -> Result<bool, RunError> {
         signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
     }
     let jobs = match &cli.verb {
-        Verb::Suite(suite) => crate::suite::jobs(suite)?,
-        verb => vec![Job::new(verb)?],
+        Verb::Suite(suite) => crate::suite::jobs(&suite.own, common)?,
+        verb => vec![Job::new(verb, common)?],
     };
     let mut outcomes = Vec::new();
     for job in jobs {
         if interrupted.load(Ordering::Relaxed) {
             break;
         }
-        let outcome = Run::start(job, &common, Arc::clone(&interrupted))?.finish()?;
+        let outcome = Run::start(job, common, Arc::clone(&interrupted))?.finish()?;
         if !common.quiet {
             print!("{}", report::table(&outcome));
         }
         outcomes.push(outcome);
     }
-    report::write_files(&outcomes, &common)?;
+    report::write_files(&outcomes, common)?;
     Ok(!outcomes.is_empty() && outcomes.iter().all(Outcome::is_good))
-}
-
-/// The flags of every verb.
-pub fn common(verb: &Verb) -> &Common {
-    match verb {
-        Verb::Conn(args) => &args.common,
-        Verb::Sub(args) => &args.common,
-        Verb::Pub(args) => &args.common,
-        Verb::Pair(args) => &args.common,
-        Verb::FanIn(args) => &args.common,
-        Verb::FanOut(args) => &args.common,
-        Verb::Shared(args) => &args.common,
-        Verb::Storm(args) => &args.common,
-        Verb::Churn(args) => &args.common,
-        Verb::Mixed(args) => &args.common,
-        Verb::Suite(args) => &args.common,
-    }
 }
 
 struct Run {

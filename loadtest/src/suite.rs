@@ -1,7 +1,7 @@
 //! Scenarios by name, in the notation of the Open MQTT Benchmark Suite.
 
 use crate::{
-    cli::{Cli, SuiteArgs},
+    cli::{Cli, Common, SuiteArgs},
     verb::{Job, PlanError},
 };
 use clap::Parser;
@@ -14,7 +14,7 @@ const STANDARD: [&str; 4] =
 ///
 /// # Errors
 /// When a name is not understood, or a job cannot be made.
-pub fn jobs(args: &SuiteArgs) -> Result<Vec<Job>, PlanError> {
+pub fn jobs(args: &SuiteArgs, common: &Common) -> Result<Vec<Job>, PlanError> {
     let names: Vec<String> = match args.scenarios.is_empty() {
         true => STANDARD.map(str::to_owned).to_vec(),
         false => args.scenarios.clone(),
@@ -22,48 +22,29 @@ pub fn jobs(args: &SuiteArgs) -> Result<Vec<Job>, PlanError> {
     if args.scale <= 0.0 {
         return Err(PlanError::Usage("--scale: more than 0".into()));
     }
-    names.iter().map(|name| job(name, args)).collect()
+    names.iter().map(|name| job(name, args.scale, common)).collect()
 }
 
-fn job(name: &str, args: &SuiteArgs) -> Result<Job, PlanError> {
-    let words = flags(name, args.scale)?;
+fn job(name: &str, scale: f64, common: &Common) -> Result<Job, PlanError> {
+    let words = flags(name, scale)?;
     let words = std::iter::once("ringmq-load".to_owned()).chain(words);
-    let mut cli =
-        Cli::try_parse_from(words).map_err(|error| PlanError::Usage(error.to_string()))?;
-    let mut common = args.common.clone();
+    let cli = Cli::try_parse_from(words).map_err(|error| PlanError::Usage(error.to_string()))?;
+    let own = cli.verb.common();
+    let mut common = common.clone();
     common.duration = Some(common.duration.unwrap_or(10.0));
-    let own = common_mut(&mut cli);
     if common.connrate == 0.0 {
         common.connrate = own.connrate;
     }
     if own.mqtt_version == "5" {
         common.mqtt_version = "5".into();
     }
-    *own = common;
-    let mut job = Job::new(&cli.verb)?;
-    let scale = match args.scale {
+    let mut job = Job::new(&cli.verb, &common)?;
+    let scale = match scale {
         1.0 => String::new(),
         scale => format!(" × {scale}"),
     };
     job.title = format!("{name}{scale} ({})", job.title);
     Ok(job)
-}
-
-fn common_mut(cli: &mut Cli) -> &mut crate::cli::Common {
-    use crate::cli::Verb;
-    match &mut cli.verb {
-        Verb::Conn(args) => &mut args.common,
-        Verb::Sub(args) => &mut args.common,
-        Verb::Pub(args) => &mut args.common,
-        Verb::Pair(args) => &mut args.common,
-        Verb::FanIn(args) => &mut args.common,
-        Verb::FanOut(args) => &mut args.common,
-        Verb::Shared(args) => &mut args.common,
-        Verb::Storm(args) => &mut args.common,
-        Verb::Churn(args) => &mut args.common,
-        Verb::Mixed(args) => &mut args.common,
-        Verb::Suite(args) => &mut args.common,
-    }
 }
 
 /// The command line that a scenario's name stands for: 16 bytes of payload, QoS 1, Keep Alive 300,
