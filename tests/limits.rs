@@ -98,7 +98,8 @@ fn subscriptions_of_one_session_are_capped() {
             let mut client = server.connect(version, "client");
             let full = match version {
                 V5 => ReasonCode::QuotaExceeded,
-                _ => ReasonCode::UnspecifiedError,
+                Version::V3_1_1 => ReasonCode::UnspecifiedError,
+                Version::V3_1 => ReasonCode::GRANTED_QOS_0,
             };
             client.subscribe("a", QoS::AtMostOnce);
             client.subscribe("$share/g/a", QoS::AtMostOnce);

@@ -45,6 +45,13 @@ impl Broker {
             }
             reasons.push(reason);
         }
+        if version == Version::V3_1 {
+            // It has no code for a failure: a server acknowledges all the same (MQTT 3.1, 3.8), and
+            // QoS 0 is the least that it can say.
+            for reason in reasons.iter_mut().filter(|reason| reason.is_error()) {
+                *reason = ReasonCode::GRANTED_QOS_0;
+            }
+        }
         // [MQTT-3.8.4-1], [MQTT-3.8.4-6]
         self.clients.answer(key, refusal(PacketType::Suback, &reasons), |reason_string| {
             Packet::Suback(Suback {
@@ -69,8 +76,8 @@ impl Broker {
         // The ShareName is no part of the Topic Filter: MQTT 5.0 section 4.8.2.
         let share_levels = if filter.starts_with("$share/") { 2 } else { 0 };
         let max_levels = self.config.max_topic_levels.saturating_add(share_levels);
-        if topics::validate_topic_filter(filter, max_levels).is_err() {
-            return ReasonCode::TopicFilterInvalid; // [MQTT-4.7.3-1]
+        if let Err(error) = topics::validate_topic_filter(filter, max_levels) {
+            return invalid_filter(error, version);
         }
         let Some(client) = self.clients.sessions.get(session.index()) else {
             return ReasonCode::UnspecifiedError;
@@ -317,6 +324,18 @@ impl Broker {
         for membership in &groups {
             self.leave_group(session, membership);
         }
+    }
+}
+
+/// What becomes of a topic filter that is not valid.
+fn invalid_filter(error: TopicError, version: Version) -> ReasonCode {
+    match error {
+        // This server's own limit.
+        TopicError::TooManyLevels { .. } => ReasonCode::TopicFilterInvalid,
+        // [MQTT311-4.7.1-2], [MQTT311-4.7.1-3]: a violation of the protocol, and nothing else is
+        // said of it [MQTT311-4.8.0-1].
+        _ if version < Version::V5 => ReasonCode::ProtocolError,
+        _ => ReasonCode::TopicFilterInvalid, // [MQTT-4.7.3-1]
     }
 }
 

@@ -340,8 +340,7 @@ impl<'a> Suback<'a> {
             }
             for reason in self.reasons {
                 let code = reason.encode(PacketType::Suback)?;
-                // 3.1 has no code for a failure: its six high bits are not used, and 0x80 then says
-                // that QoS 0 was granted, the least there is.
+                // 3.1 has no code for a failure, and no server should send one. [MQTT311-3.9.3-2]
                 let failure = version < Version::V5 && reason.is_error();
                 out.push(if failure { ReasonCode::UnspecifiedError.value() } else { code });
             }
