@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{
     Broker, ConnectionKey, SessionKey,
     client::{Client, Will},
-    close::will_message,
+    close::{close_reason, will_message},
     connection::{Exchange, State},
     receive::tenths,
 };
@@ -32,6 +32,10 @@ impl Broker {
         }
         connection.last_packet = tenths(self.now.monotonic);
         if let Err(reason) = self.check_connect(connect) {
+            // No return code before MQTT 5 says that. [MQTT311-3.1.4-1], [MQTT311-3.2.2-6]
+            if reason == ReasonCode::TopicNameInvalid && connect.version < Version::V5 {
+                return self.abort(key, close_reason(reason));
+            }
             return self.refuse(key, reason);
         }
         let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
