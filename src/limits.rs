@@ -135,6 +135,10 @@ pub const MAX_PACKET_SIZE: u32 = MIB as u32;
 /// announced as Receive Maximum).
 pub const RECEIVE_MAXIMUM: u16 = 100;
 
+/// Characters of the client id of an MQTT 3.1 client, by that specification
+/// (`--allow-long-client-ids` lifts it).
+pub const CLIENT_ID_3_1: usize = 23;
+
 /// QoS 2 messages of a 3.x client that await its PUBREL (`--max-awaiting-rel`); those clients
 /// cannot be told a Receive Maximum.
 pub const MAX_AWAITING_REL: u16 = 100;

@@ -58,6 +58,8 @@ pub struct Config {
     pub max_session_expiry: u32,
     /// Whether the broker assigns identifiers to clients that come without.
     pub allow_empty_client_id: bool,
+    /// Whether identifiers of MQTT 3.1 clients may be longer than that version allows.
+    pub allow_long_client_ids: bool,
     /// Which member of a shared subscription gets a message.
     pub strategy: Strategy,
     /// The prefix of response topics that clients are told on request.
@@ -108,6 +110,7 @@ impl Default for Config {
             max_sessions: 0,
             max_session_expiry: 7_200,
             allow_empty_client_id: true,
+            allow_long_client_ids: false,
             strategy: Strategy::RoundRobin,
             response_information: None,
             validate_payload_format: false,

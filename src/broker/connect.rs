@@ -13,6 +13,7 @@ use super::{
 use crate::{
     auth::{Credentials, Decision, Request},
     codec::{self, Connack, ConnackProperties, Connect, FrameStatus, Packet, ReasonCode, Version},
+    limits,
     session::{OutboundAliases, forwarded},
     stats::CloseReason,
     topics,
@@ -79,6 +80,10 @@ impl Broker {
             if !may_be_assigned || !self.config.allow_empty_client_id {
                 return Err(ReasonCode::ClientIdentifierNotValid);
             }
+        }
+        let is_too_long = || connect.client_id.chars().count() > limits::CLIENT_ID_3_1;
+        if connect.version == Version::V3_1 && !self.config.allow_long_client_ids && is_too_long() {
+            return Err(ReasonCode::ClientIdentifierNotValid); // MQTT 3.1, 3.1
         }
         let connected = || self.shared.stats.iter().map(|s| s.clients_connected.get()).sum::<u64>();
         // Who takes its own session over is not one more.

@@ -230,6 +230,11 @@ pub(super) struct Flags {
     #[arg(long, value_name = BOOL, help_heading = PROTOCOL, action = ArgAction::Set, default_value = "true")]
     pub allow_empty_client_id: bool,
 
+    /// Let MQTT 3.1 clients have client ids of more than 23 characters, which that version forbids
+    /// and many brokers allow
+    #[arg(long, value_name = BOOL, help_heading = PROTOCOL, action = ArgAction::Set, default_value = "false")]
+    pub allow_long_client_ids: bool,
+
     /// Which member of a shared subscription ($share/GROUP/FILTER) gets a message
     #[arg(long, value_name = "STRATEGY", help_heading = PROTOCOL,
         default_value = "round_robin", value_enum)]

@@ -125,6 +125,8 @@ pub struct ProtocolSettings {
     pub server_keep_alive: Option<NonZeroU16>,
     /// `--allow-empty-client-id`: the server assigns a client id to those that send none.
     pub allow_empty_client_id: bool,
+    /// `--allow-long-client-ids`: more than 23 characters from MQTT 3.1 clients.
+    pub allow_long_client_ids: bool,
     /// `--shared-subscription-strategy`.
     pub shared_strategy: SharedStrategy,
     /// `--response-information`: a valid topic name, without `/` at its end. Clients that ask are
@@ -345,6 +347,7 @@ impl Default for ProtocolSettings {
             max_topic_levels: limits::MAX_TOPIC_LEVELS,
             server_keep_alive: None,
             allow_empty_client_id: true,
+            allow_long_client_ids: false,
             shared_strategy: SharedStrategy::RoundRobin,
             response_information: None,
             validate_payload_format: false,

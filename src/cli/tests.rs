@@ -185,6 +185,7 @@ fn values_reach_their_fields() {
         max-topic-levels = 17
         server-keep-alive = "1min"
         allow-empty-client-id = false
+        allow-long-client-ids = true
         shared-subscription-strategy = "hash_clientid"
         response-information = "replies"
         validate-payload-format = true
@@ -255,6 +256,7 @@ fn values_reach_their_fields() {
             max_topic_levels: 17,
             server_keep_alive: std::num::NonZeroU16::new(60),
             allow_empty_client_id: false,
+            allow_long_client_ids: true,
             shared_strategy: SharedStrategy::HashClientId,
             response_information: Some("replies".to_owned()),
             validate_payload_format: true,

@@ -183,6 +183,7 @@ fn protocol(flags: &Flags) -> Result<ProtocolSettings, CliError> {
         max_topic_levels: flags.max_topic_levels as usize,
         server_keep_alive: NonZeroU16::new(u16::try_from(keep_alive).unwrap_or(u16::MAX)),
         allow_empty_client_id: flags.allow_empty_client_id,
+        allow_long_client_ids: flags.allow_long_client_ids,
         shared_strategy: flags.shared_subscription_strategy,
         response_information: response_information(&flags.response_information)?,
         validate_payload_format: flags.validate_payload_format,

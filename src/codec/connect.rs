@@ -25,8 +25,8 @@ pub struct Connect<'a> {
     /// Keep Alive in seconds, 0 for none.
     pub keep_alive: u16,
     /// The Client Identifier. Empty when the server shall assign one, which 3.1 does not know and
-    /// 3.1.1 allows with Clean Session only. 3.1 says at most 23 characters; longer ones are not
-    /// refused here.
+    /// 3.1.1 allows with Clean Session only. 3.1 says at most 23 characters; whether longer
+    /// ones are accepted is for the broker to say.
     pub client_id: &'a str,
     /// The will.
     pub will: Option<Will<'a>>,

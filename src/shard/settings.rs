@@ -41,6 +41,7 @@ pub(super) fn broker_config(settings: &Settings) -> Config {
         max_sessions: sessions.max,
         max_session_expiry: sessions.max_expiry,
         allow_empty_client_id: protocol.allow_empty_client_id,
+        allow_long_client_ids: protocol.allow_long_client_ids,
         strategy: strategy(protocol.shared_strategy),
         response_information: protocol.response_information.as_deref().map(Into::into),
         validate_payload_format: protocol.validate_payload_format,
