@@ -194,7 +194,7 @@ fn packets_behind_connect_are_handled_wherever_the_client_lives() {
     });
 }
 
-/// Shows: MQTT5-3.1.2-22, MQTT5-3.2.2-22
+/// Shows: MQTT5-3.1.2-22, MQTT5-3.2.2-22, MQTT311-3.1.2-24
 #[test]
 fn a_silent_client_is_cut_off_after_one_and_a_half_keep_alives() {
     let server = Server::start(&["--log-level=debug"]);

@@ -133,6 +133,7 @@ exchange!(
     set_clean_start
 );
 
+/// Shows: MQTT311-7.0.0-2
 #[test]
 fn a_persistent_session_of_3_1_1_keeps_its_messages() {
     use rumqttc::{Client, Connection, Event, MqttOptions, Packet, QoS};

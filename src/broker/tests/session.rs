@@ -191,6 +191,23 @@ fn disconnect_changes_the_expiry_interval_but_not_from_zero() {
     w.end();
 }
 
+/// Shows: MQTT311-4.1.0-2
+#[test]
+fn a_session_lasts_as_long_as_its_connection_whatever_the_longest_expiry_is() {
+    for clean_start in [false, true] {
+        let mut w = World::with(1, |c| c.max_session_expiry = 60);
+        let mut connect = hello(Version::V3_1_1, "c");
+        connect.clean_start = clean_start;
+        let c = w.connected(&connect);
+        w.subscribe(c, "t", Q1);
+        w.advance(100 * 3_600_000);
+        let publisher = w.connect(Version::V3_1_1, "p");
+        w.publish(publisher, "t", b"x", Q1);
+        assert_eq!(w.messages(c).len(), 1);
+        w.end();
+    }
+}
+
 #[test]
 fn a_session_that_shall_stay_for_years_stays() {
     let mut w = World::with(1, |c| c.max_session_expiry = u32::MAX);

@@ -17,7 +17,7 @@ fn a_connection_without_connect_is_closed_in_time() {
     w.end();
 }
 
-/// Shows: MQTT5-3.1.2-22
+/// Shows: MQTT5-3.1.2-22, MQTT311-3.1.2-24
 #[test]
 fn keep_alive_is_one_and_a_half_times() {
     for version in [Version::V3_1, Version::V3_1_1, Version::V5] {
