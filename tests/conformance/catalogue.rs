@@ -110,6 +110,10 @@ fn page(lists: &[Statements; 2], tests: &[Test]) -> String {
             line(&mut page, &format!("| {number} | {binds} | {words} | {shown} |"));
         }
     }
+    line(&mut page, "\n## MQTT 3.1\n\nIts statements have no numbers. Where it differs:\n");
+    for test in tests.iter().filter(|test| test.shows.is_empty()) {
+        line(&mut page, &format!("- {}", link(test)));
+    }
     page
 }
 
@@ -162,6 +166,9 @@ fn the_page_says_what_is_tested_and_why_not() {
     assert!(tested.contains("\n1 statements: 1 tested, 0 not, for a reason.\n"), "{tested}");
     let row = "| 3.3.1-2 | server | DUP is unset. | [`a_test`](../tests/a.rs) |\n";
     assert!(tested.contains(row), "{tested}");
+    let old = Test { name: "mqtt31_is_old".into(), shows: Vec::new(), ..test_of(0, "3.3.1-2") };
+    let unnumbered = page(&example(None), &[old]);
+    assert!(unnumbered.ends_with("\n- [`mqtt31_is_old`](../tests/a.rs)\n"), "{unnumbered}");
     let excepted = page(&example(Some("there is no such thing")), &[]);
     assert!(excepted.contains("\n1 statements: 0 tested, 1 not, for a reason.\n"), "{excepted}");
     assert!(excepted.contains("*not tested:* there is no such thing |\n"), "{excepted}");

@@ -5,6 +5,8 @@
 //! MQTT 3.1.1. A test anywhere in the repository that shows others, or has another name, says so in
 //! a line of its doc comment: `/// Shows: MQTT5-3.3.1-3, MQTT311-3.3.1-2`.
 //!
+//! `mqtt31_…` shows where MQTT 3.1 differs, whose statements have no numbers.
+//!
 //! `mqtt5.toml` and `mqtt311.toml` list the statements; [`catalogue`] checks that each is tested or
 //! excepted and that `docs/conformance.md` says what is so.
 

@@ -7,6 +7,9 @@ use std::{
 
 use super::statements::{Number, SPECIFICATIONS};
 
+/// What names of tests of MQTT 3.1 begin with: its statements have no numbers.
+const UNNUMBERED: &str = "mqtt31_";
+
 /// A test that shows statements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Test {
@@ -14,7 +17,8 @@ pub struct Test {
     pub name: String,
     /// Its file, relative to the repository, with `/`.
     pub file: String,
-    /// What it shows: the place in [`SPECIFICATIONS`] and the number.
+    /// What it shows: the place in [`SPECIFICATIONS`] and the number; nothing if it is one of
+    /// MQTT 3.1.
     pub shows: Vec<(usize, Number)>,
 }
 
@@ -64,7 +68,7 @@ fn read(file: &str, text: &str, tests: &mut Vec<Test>, wrong: &mut Vec<String>) 
                 Some(Err(why)) => wrong.push(format!("{at}: {why}")),
                 None => {}
             }
-            if shows.is_empty() {
+            if shows.is_empty() && !name.starts_with(UNNUMBERED) {
                 continue;
             }
             if !is_test || ignored {
@@ -153,6 +157,14 @@ fn a_test_shows_what_its_name_and_its_doc_comment_say() {
     let other = "    /// Shows: MQTT5-4.3.3-10\n    #[test]\n    fn another_name() {\n";
     assert_eq!(shown(other), ["MQTT5-4.3.3-10"]);
     assert_eq!(shown("#[test]\nfn it_works() {}\nfn helps() {}\n"), [""; 0]);
+}
+
+#[test]
+fn a_test_of_mqtt_3_1_needs_no_number() {
+    let (tests, wrong) = read_text("#[test]\nfn mqtt31_is_old() {}\nfn mqtt31() {}\n");
+    assert_eq!((tests.len(), wrong.len()), (1, 0));
+    assert_eq!((&*tests[0].name, &tests[0].shows[..]), ("mqtt31_is_old", &[][..]));
+    assert_eq!(read_text("fn mqtt31_is_old() {\n").1.len(), 1);
 }
 
 #[test]
