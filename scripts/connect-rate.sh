@@ -16,28 +16,15 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 exec </dev/null
 source scripts/lib/broker.sh
+source scripts/lib/measure.sh
 
 runs="${RUNS:-7}"
 connections="${CONNECTIONS:-15000}"
 shards="${SHARDS:-2}"
 processes="${PROCESSES:-2}"
 window="${WINDOW:-200}"
-save=
-case "${1:-}" in
-"") ;;
---save) save=yes ;;
-*)
-    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-    exit 2
-    ;;
-esac
-
-work="$(mktemp -d)"
-trap 'stop_broker || true; rm -rf "$work"' EXIT
-
+begin_measurement "$@"
 build_broker
-ulimit -n "$(ulimit -Hn)"
-describe_machine >"$work/machine"
 
 for ((run = 0; run < runs; run++)); do
     # The order changes with each round, so that what the machine does meanwhile hits both.
@@ -55,9 +42,7 @@ for ((run = 0; run < runs; run++)); do
 done
 
 {
-    cat "$work/machine"
-    printf 'command   RUNS=%s CONNECTIONS=%s SHARDS=%s PROCESSES=%s WINDOW=%s scripts/connect-rate.sh\n\n' \
-        "$runs" "$connections" "$shards" "$processes" "$window"
+    print_head "RUNS=$runs CONNECTIONS=$connections SHARDS=$shards PROCESSES=$processes WINDOW=$window scripts/connect-rate.sh"
     python3 - "$work/true.json" "$work/false.json" <<'PYTHON'
 import json, statistics, sys
 
@@ -87,10 +72,5 @@ for name, of_name in runs.items():
     for run in of_name:
         print(json.dumps(run))
 PYTHON
-} | tee "$work/report"
-if [[ -n "$save" ]]; then
-    folder="docs/perf/$(date -u +%Y-%m-%d)-$(machine_name)"
-    mkdir -p "$folder"
-    cp "$work/report" "$folder/connect-rate.txt"
-    echo "kept in $folder/connect-rate.txt"
-fi
+} >"$work/report"
+keep_report connect-rate.txt

@@ -15,27 +15,13 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 exec </dev/null
 source scripts/lib/broker.sh
+source scripts/lib/measure.sh
 
 without_budget=700
 with_budget=832
 stages="${STAGES:-5000,8000,11000,14000,17000,19000}"
-save=
-case "${1:-}" in
-"") ;;
---save) save=yes ;;
-*)
-    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-    exit 2
-    ;;
-esac
-
-work="$(mktemp -d)"
-trap 'stop_broker || true; rm -rf "$work"' EXIT
-
+begin_measurement "$@"
 build_broker
-# The broker's connections need descriptors too.
-ulimit -n "$(ulimit -Hn)"
-describe_machine >"$work/machine"
 
 # measure NAME FLAGS...: the raw data of one run.
 measure() {
@@ -52,8 +38,7 @@ measure with --subscribe
 
 status=0
 {
-    cat "$work/machine"
-    printf 'command   scripts/idle-memory.sh (broker: ringmq --shards 1)\n\n'
+    print_head 'scripts/idle-memory.sh (broker: ringmq --shards 1)'
     python3 - "$work/without.json" "$without_budget" "$work/with.json" "$with_budget" <<'PYTHON'
 import json, sys
 
@@ -94,11 +79,5 @@ for (run, _), name in zip(runs, ("without a subscription", "with one subscriptio
 sys.exit(failed)
 PYTHON
 } >"$work/report" || status=1
-cat "$work/report"
-if [[ -n "$save" ]]; then
-    folder="docs/perf/$(date -u +%Y-%m-%d)-$(machine_name)"
-    mkdir -p "$folder"
-    cp "$work/report" "$folder/idle-memory.txt"
-    echo "kept in $folder/idle-memory.txt"
-fi
+keep_report idle-memory.txt
 exit "$status"

@@ -13,6 +13,15 @@ build_broker() {
     fi
 }
 
+# build_load: the release load generator, into $load_binary. RINGMQ_LOAD names one that is there
+# already.
+build_load() {
+    load_binary="${RINGMQ_LOAD:-${CARGO_TARGET_DIR:-target}/release/ringmq-load}"
+    if [[ -z "${RINGMQ_LOAD:-}" ]]; then
+        cargo build --locked --release -p ringmq-load
+    fi
+}
+
 # start_broker FLAGS...: on a port that is free; sets $broker_pid and $broker_port. Returns when it
 # listens, and fails after 10 s.
 start_broker() {
