@@ -185,6 +185,14 @@ impl Outcome {
         self.measurement.1.tool.cpu - self.measurement.0.tool.cpu
     }
 
+    /// Microseconds of processor time for each message that crossed the broker: the broker's, and
+    /// the tool's.
+    pub fn cpu_per_message(&self) -> (Option<f64>, Option<f64>) {
+        let deliveries = self.deliveries() as f64;
+        let each = |seconds: f64| (deliveries > 0.0).then(|| seconds * 1e6 / deliveries);
+        (self.broker_cpu().and_then(each), each(self.tool_cpu()))
+    }
+
     /// Bytes of the broker's memory for each connection.
     pub fn broker_bytes(&self) -> Option<f64> {
         let grown = self.connected.broker?.rss as f64 - self.before.broker?.rss as f64;

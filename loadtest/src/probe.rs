@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 pub struct ProcessSample {
     /// Resident memory in bytes.
     pub rss: u64,
+    /// Resident memory of its own in bytes: of `rss` what is not read from files.
+    pub anon: u64,
     /// Proportional share of resident memory in bytes; 0 if it was not asked for.
     pub pss: u64,
     /// Processor time in seconds.
@@ -63,6 +65,7 @@ impl Sample {
         let process = |sample: &ProcessSample| {
             json!({
                 "rss_bytes": sample.rss,
+                "anon_bytes": sample.anon,
                 "pss_bytes": sample.pss,
                 "cpu_seconds": sample.cpu,
                 "descriptors": sample.descriptors,
@@ -88,6 +91,7 @@ fn process(pid: &str, thorough: bool) -> Option<ProcessSample> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let mut sample = ProcessSample {
         rss: field(&status, "VmRSS:") * 1024,
+        anon: field(&status, "RssAnon:") * 1024,
         cpu: cpu_seconds(pid)?,
         descriptors: descriptors(pid),
         ..ProcessSample::default()
@@ -184,7 +188,8 @@ mod tests {
     fn this_process_can_be_read() {
         let sample = Sample::take(1.0, Some(std::process::id()), true);
         let broker = sample.broker.unwrap_or_default();
-        assert!(broker.rss > 100_000 && broker.pss > 50_000 && broker.descriptors >= 3);
+        assert!(broker.anon > 50_000 && broker.rss > broker.anon);
+        assert!(broker.pss > 50_000 && broker.descriptors >= 3);
         assert!(sample.machine.slab > 0 && sample.machine.available > 0);
         assert!(sample.machine.busy > 0.0);
     }

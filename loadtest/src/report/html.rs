@@ -84,6 +84,16 @@ fn figures(html: &mut String, outcome: &Outcome) {
             all.push((messages, "messages per broker CPU second".into()));
         }
     }
+    match outcome.cpu_per_message() {
+        (Some(broker), Some(tool)) => all.push((
+            format!("{broker:.2} / {tool:.2} µs"),
+            "of processor time per message, broker / tool".into(),
+        )),
+        (None, Some(tool)) => {
+            all.push((format!("{tool:.2} µs"), "of the tool's processor time per message".into()));
+        }
+        _ => {}
+    }
     if outcome.connected_count >= 1000 {
         let show = |value: Option<f64>| value.map(|value| format!("{value:.0} B"));
         if let Some(value) = show(outcome.broker_bytes()) {

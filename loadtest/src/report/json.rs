@@ -20,6 +20,7 @@ pub fn report(outcomes: &[Outcome]) -> String {
 fn one(outcome: &Outcome) -> Value {
     let cpu = outcome.broker_cpu();
     let deliveries = outcome.deliveries() as f64;
+    let (broker_each, tool_each) = outcome.cpu_per_message();
     let per = |amount: f64, of: f64| (of > 0.0).then(|| amount / of);
     json!({
         "title": outcome.title,
@@ -50,8 +51,8 @@ fn one(outcome: &Outcome) -> Value {
             "connects_per_broker_cpu_second":
                 cpu.and_then(|cpu| per(outcome.measured.connected_ever as f64, cpu)),
             "tool_cpu_seconds": outcome.tool_cpu(),
-            "tool_cpu_seconds_per_million_messages":
-                per(outcome.tool_cpu() * 1e6, deliveries),
+            "broker_cpu_us_per_message": broker_each,
+            "tool_cpu_us_per_message": tool_each,
             "stolen_cpu_seconds": outcome.measurement.1.machine.stolen
                 - outcome.measurement.0.machine.stolen,
             "machine_busy_cpu_seconds": outcome.measurement.1.machine.busy

@@ -111,21 +111,20 @@ fn rates(text: &mut String, outcome: &Outcome) {
         let _ = write!(text, ", {}/s due", count(outcome.offered_rate));
     }
     text.push('\n');
-    if let Some(cpu) = outcome.broker_cpu() {
-        let _ = writeln!(
-            text,
-            "  broker CPU   {:.0} % of a core, {} messages in a CPU second",
-            100.0 * cpu / seconds,
-            count(outcome.deliveries() as f64 / cpu.max(1e-9)),
-        );
+    let (broker_each, tool_each) = outcome.cpu_per_message();
+    let rows = [
+        ("broker CPU", outcome.broker_cpu(), broker_each),
+        ("tool CPU", Some(outcome.tool_cpu()), tool_each),
+    ];
+    for (name, cpu, each) in rows {
+        let Some(cpu) = cpu else { continue };
+        let _ = write!(text, "  {name:<12} {:.0} % of a core", 100.0 * cpu / seconds);
+        if let Some(each) = each {
+            let messages = count(1e6 / each.max(1e-9));
+            let _ = write!(text, ", {each:.2} µs a message, {messages} messages in a CPU second");
+        }
+        text.push('\n');
     }
-    let tool = outcome.tool_cpu();
-    let _ = writeln!(
-        text,
-        "  tool CPU     {:.0} % of a core, {} messages in a CPU second",
-        100.0 * tool / seconds,
-        count(outcome.deliveries() as f64 / tool.max(1e-9)),
-    );
 }
 
 fn memory(text: &mut String, outcome: &Outcome) {
