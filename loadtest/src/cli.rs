@@ -400,3 +400,30 @@ pub struct SuiteArgs {
     #[arg(long, default_value_t = 1.0)]
     pub scale: f64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_mean_what_they_mean_in_emqtt_bench() {
+        let words = "ringmq-load pub -h there -p 1 -V 5 -c 2 -n 3 -R 4 -i 5 -I 6 -t a/%i -s 16 -q 1 \
+                     -r -k 7 -C false -u me -P secret -F 8 -L 9 --prefix it --ssl --ws";
+        let Ok(Cli { verb: Verb::Pub(With { own, common }), .. }) =
+            Cli::try_parse_from(words.split_whitespace())
+        else {
+            panic!("{words}");
+        };
+        assert_eq!((own.count, own.topic.as_str()), (2, "a/%i"));
+        let traffic = own.traffic;
+        assert_eq!((traffic.interval_of_msg, traffic.size, traffic.qos), (6.0, 16, 1));
+        assert_eq!((traffic.retain, traffic.inflight, traffic.limit), (true, Some(8), 9));
+        assert_eq!((common.host, common.port), (vec!["there".to_owned()], 1));
+        assert_eq!((common.mqtt_version.as_str(), common.startnumber), ("5", 3));
+        assert_eq!((common.connrate, common.interval, common.keepalive), (4.0, 5.0, 7));
+        assert_eq!((common.clean, common.ssl, common.ws), (false, true, true));
+        assert_eq!(common.username.as_deref(), Some("me"));
+        assert_eq!(common.password.as_deref(), Some("secret"));
+        assert_eq!(common.prefix.as_deref(), Some("it"));
+    }
+}

@@ -69,8 +69,11 @@ pub fn main(cli: Cli) -> Result<bool, RunError> {
             break;
         }
         let outcome = Run::start(job, common, Arc::clone(&interrupted))?.finish()?;
-        if !common.quiet {
-            print!("{}", report::table(&outcome));
+        match &common.json {
+            _ if common.quiet => {}
+            // Standard output is for the JSON alone.
+            Some(path) if path.as_os_str() == "-" => eprint!("{}", report::table(&outcome)),
+            _ => print!("{}", report::table(&outcome)),
         }
         outcomes.push(outcome);
     }

@@ -5,6 +5,7 @@ mod common;
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    process::Command,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -13,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use common::load;
+use common::{arguments, finished, load};
 use ringmq::codec::{
     Ack, Connack, ConnackProperties, FrameStatus, Packet, PacketId, Publish, QoS, ReasonCode,
     ReasonCodes, Suback, UserProperties, Version, frame,
@@ -39,11 +40,18 @@ struct Fake {
     subscribers: Mutex<Vec<(String, QoS, TcpStream)>>,
     all: Mutex<Vec<TcpStream>>,
     held: Mutex<Option<Vec<u8>>>,
+    /// The addresses that connections came from.
+    peers: Mutex<Vec<String>>,
 }
 
 impl Fake {
     /// Starts a broker; says its port.
     fn start(faults: Faults) -> u16 {
+        Self::start_watched(faults).0
+    }
+
+    /// Starts a broker that can be asked who came; says its port.
+    fn start_watched(faults: Faults) -> (u16, Arc<Self>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let fake = Arc::new(Self {
@@ -52,16 +60,19 @@ impl Fake {
             subscribers: Mutex::default(),
             all: Mutex::default(),
             held: Mutex::default(),
+            peers: Mutex::default(),
         });
+        let watched = Arc::clone(&fake);
         thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
+            while let Ok((stream, peer)) = listener.accept() {
+                fake.peers.lock().unwrap().push(peer.ip().to_string());
                 stream.set_nodelay(true).unwrap();
                 fake.all.lock().unwrap().push(stream.try_clone().unwrap());
                 let fake = Arc::clone(&fake);
                 thread::spawn(move || fake.serve(stream));
             }
         });
-        port
+        (port, watched)
     }
 
     fn serve(&self, mut stream: TcpStream) {
@@ -247,8 +258,69 @@ fn a_refusal_says_what_to_do() {
     let run = load("conn -c 3 --duration 1", port);
     assert_eq!((run.status, run.number("/connect/gave_up")), (Some(1), 3.0));
     assert!(run.has_failure("Not authorized"));
-    let advice = run.json["failures"][0]["advice"].as_str().unwrap_or_default();
-    assert!(advice.contains("-u"), "{advice}");
+    assert!(run.advice().contains("-u"), "{}", run.advice());
+}
+
+#[test]
+fn loss_duplicates_and_reordering_at_once_are_told_apart() {
+    let port = Fake::start(Faults { lose: 10, duplicate: 25, swap: 33, ..Faults::default() });
+    // Lost: 10, 20, ... 190; doubled: 25, 75, 125, 175; held back: 33, 66, 99, 132, 165.
+    let run = load("pair -c 1 --rate 400 -L 197 --drain 0.3 -s 32 -q 1", port);
+    assert_eq!((run.flow("lost"), run.flow("received")), (19, 178), "{:#}", run.json);
+    assert_eq!((run.flow("duplicates"), run.flow("reordered")), (4, 5));
+    assert_eq!((run.status, run.flow("broken_promises")), (Some(1), 24));
+}
+
+#[test]
+fn source_addresses_and_targets_are_used_in_turn() {
+    let (port, first) = Fake::start_watched(Faults::default());
+    let (other, second) = Fake::start_watched(Faults::default());
+    // A list with a range in it; the second target has its port behind it.
+    let words = format!(
+        "conn -c 24 --duration 0.1 --ifaddr 127.0.0.5,127.0.0.7-127.0.0.9 \
+         -h 127.0.0.1,127.0.0.1:{other}"
+    );
+    let run = load(&words, port);
+    assert_eq!((run.status, run.number("/connect/connected")), (Some(0), 24.0));
+    let mut all = Vec::new();
+    for fake in [first, second] {
+        let peers = fake.peers.lock().unwrap();
+        assert_eq!(peers.len(), 12);
+        all.extend(peers.iter().cloned());
+    }
+    for address in ["127.0.0.5", "127.0.0.7", "127.0.0.8", "127.0.0.9"] {
+        assert_eq!(all.iter().filter(|peer| *peer == address).count(), 6, "{address}");
+    }
+}
+
+#[test]
+fn an_address_that_is_not_ours_is_said() {
+    let port = Fake::start(Faults::default());
+    // 192.0.2.0/24 is for documentation.
+    let run = load("conn -c 4 --duration 1 --ifaddr 192.0.2.77", port);
+    assert_eq!((run.status, run.number("/connect/gave_up")), (Some(1), 4.0));
+    assert!(run.has_failure("not an address of this machine"), "{:#}", run.json);
+    assert!(run.advice().contains("ip address"), "{:#}", run.json);
+}
+
+#[test]
+fn every_thread_has_a_descriptor_table_of_its_own() {
+    let port = Fake::start(Faults::default());
+    let limited = |words: &str| {
+        let script = "ulimit -n 100 && exec \"$0\" \"$@\"";
+        let output = Command::new("sh")
+            .args(["-c", script, env!("CARGO_BIN_EXE_ringmq-load")])
+            .args(arguments(words, port))
+            .output();
+        finished(output.unwrap())
+    };
+    // Twice as many connections as a table may have descriptors.
+    let run = limited("conn -c 200 --duration 0.1");
+    assert_eq!((run.status, run.number("/connect/connected")), (Some(0), 200.0), "{}", run.stderr);
+    assert!(run.number("/workers") >= 3.0, "{:#}", run.json);
+    let run = limited("conn -c 200 --duration 0.1 --workers 2");
+    assert_eq!(run.status, Some(2));
+    assert!(run.stderr.contains("ulimit -n") && run.stderr.contains("threads"), "{}", run.stderr);
 }
 
 #[test]
@@ -257,6 +329,7 @@ fn nobody_at_the_port_is_said() {
     let run = load("conn -c 2 --duration 1", port);
     assert_eq!(run.status, Some(1));
     assert!(run.has_failure("connection refused"), "{:#}", run.json);
+    assert!(run.advice().contains("-p"), "{:#}", run.json);
 }
 
 #[test]

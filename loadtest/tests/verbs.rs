@@ -9,7 +9,7 @@ use std::{
     sync::OnceLock,
 };
 
-use common::{Run, finished, load, start};
+use common::{Run, arguments, finished, load, start};
 
 /// The broker's binary, which is another package's.
 fn binary() -> &'static PathBuf {
@@ -223,17 +223,88 @@ fn files_are_written() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name).display().to_string();
     let words = format!(
-        "pair -c 2 --rate 200 --warmup 0 --duration 2.2 -q 1 --hgrm {} --html {}",
+        "pair -c 2 --rate 200 --warmup 0 --duration 2.2 -q 1 --hgrm {} --html {} --pid {}",
         file("it.hgrm"),
-        file("it.html")
+        file("it.html"),
+        broker.process.id()
     );
-    broker.good(&words);
+    let run = broker.good(&words);
+    for whose in ["broker", "tool"] {
+        assert!(run.number(&format!("/measured/{whose}_cpu_us_per_message")) > 0.0);
+    }
     let hgrm = std::fs::read_to_string(file("it.hgrm")).unwrap();
     assert!(hgrm.contains("Percentile TotalCount") && hgrm.contains("Total count"));
     let html = std::fs::read_to_string(file("it.html")).unwrap();
     assert!(html.matches("<svg").count() >= 3 && html.contains("</html>"));
+    assert!(html.contains("of processor time per message, broker / tool"));
     // Nothing from anywhere else.
     assert!(!html.contains("http") && !html.contains("<script") && !html.contains("src="));
+}
+
+/// A run that says how it goes.
+fn talking(words: &str, port: u16) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq-load"));
+    command.args(arguments(words, port)).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+#[test]
+fn progress_is_plain_lines_where_nobody_looks() {
+    let broker = Broker::start();
+    let words = "pair -c 4 --rate 200 --warmup 0 --duration 2.5";
+    let run = finished(talking(words, broker.port).output().unwrap());
+    assert_eq!(run.json["good"], true, "standard output is for the JSON alone");
+    let progress = run.stderr;
+    assert!(progress.lines().count() >= 2 && progress.ends_with('\n'), "{progress:?}");
+    assert!(!progress.contains(['\r', '\x1b']), "{progress:?}");
+    for part in ["verdict      good", "8/8 clients", "sent/s", "recv/s", "p99"] {
+        assert!(progress.contains(part), "{part}: {progress:?}");
+    }
+}
+
+#[test]
+fn progress_is_one_live_line_on_a_terminal() {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let broker = Broker::start();
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+    let screen = std::fs::File::options().read(true).write(true).open(name).unwrap();
+    let mut run = Command::new(env!("CARGO_BIN_EXE_ringmq-load"))
+        .args("pair -c 4 --rate 200 --warmup 0 --duration 2.5 -p".split(' '))
+        .arg(broker.port.to_string())
+        .stdout(Stdio::null())
+        .stderr(screen)
+        .spawn()
+        .unwrap();
+    // Read until the last writer is gone, which a terminal tells by an error.
+    let (mut shown, mut buffer) = (Vec::new(), [0; 4096]);
+    while let Ok(count @ 1..) = rustix::io::read(&terminal, &mut buffer) {
+        shown.extend_from_slice(&buffer[..count]);
+    }
+    assert!(run.wait().unwrap().success());
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(shown.matches("\r\x1b[K").count() >= 3 && shown.contains("8/8 clients"), "{shown:?}");
+    // Nothing stays behind, and nothing scrolls.
+    assert!(shown.ends_with("\r\x1b[K") && !shown.contains('\n'), "{shown:?}");
+}
+
+#[test]
+fn a_broker_that_is_killed_in_the_middle_is_reported() {
+    let mut broker = Broker::start();
+    let words = "pair -c 10 --rate 500 -q 1 --duration 60";
+    let mut run = talking(words, broker.port).spawn().unwrap();
+    let mut progress = BufReader::new(run.stderr.take().unwrap()).lines().map_while(Result::ok);
+    progress.find(|line| line.contains("running")).expect("messages flow");
+    broker.process.kill().unwrap();
+    progress.for_each(drop);
+    let run = finished(run.wait_with_output().unwrap());
+    assert_eq!(run.status, Some(1), "{:#}", run.json);
+    assert_eq!(run.json["broker_gone"], true);
+    assert!(run.has_failure("connection lost") && !run.advice().is_empty(), "{:#}", run.json);
+    // It reports what came till then.
+    assert!(run.flow("received") > 0 && run.number("/latency_ms/end_to_end/count") > 0.0);
 }
 
 #[test]

@@ -213,7 +213,7 @@ fn latencies(html: &mut String, outcome: &Outcome) {
         return;
     }
     html.push_str(
-        "<h2>Latency, ms</h2><table><tr><th></th><th>p50</th><th>p90</th><th>p99</th>\
+        "<h2>Latency, ms</h2><div class=\"scroll\"><table><tr><th></th><th>p50</th><th>p90</th><th>p99</th>\
          <th>p99.9</th><th>max</th><th>count</th></tr>",
     );
     for (name, latency) in rows(outcome) {
@@ -226,7 +226,7 @@ fn latencies(html: &mut String, outcome: &Outcome) {
         }
         let _ = write!(html, "<td>{}</td></tr>", latency.count());
     }
-    html.push_str("</table>\n");
+    html.push_str("</table></div>\n");
 }
 
 fn ledger(html: &mut String, outcome: &Outcome) {
@@ -234,7 +234,7 @@ fn ledger(html: &mut String, outcome: &Outcome) {
         return;
     }
     html.push_str(
-        "<h2>Ledger</h2><table><tr><th></th><th>QoS</th><th>sent</th><th>acknowledged</th>\
+        "<h2>Ledger</h2><div class=\"scroll\"><table><tr><th></th><th>QoS</th><th>sent</th><th>acknowledged</th>\
          <th>expected</th><th>received</th><th>lost</th><th>twice</th><th>out of order</th>\
          <th>broken promises</th></tr>",
     );
@@ -255,7 +255,7 @@ fn ledger(html: &mut String, outcome: &Outcome) {
         }
         html.push_str("</tr>");
     }
-    html.push_str("</table>\n");
+    html.push_str("</table></div>\n");
 }
 
 fn machine() -> String {
@@ -283,24 +283,26 @@ main{max-width:1120px;margin:0 auto;padding:24px}
 h1{font-size:22px;margin:8px 0}h2{font-size:16px;margin:24px 0 8px}
 .verdict{display:inline-block;margin:0 0 12px;padding:2px 12px;border-radius:12px;color:#fff}
 .good{background:#23803f}.bad{background:#b93227}
-.figures{display:flex;flex-wrap:wrap;gap:12px}
+.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(170px,1fr));gap:12px}
 .figures div{border:1px solid var(--line);border-radius:8px;padding:8px 14px;color:var(--soft);font-size:13px}
 .figures b{display:block;color:var(--ink);font-size:19px}
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(460px,1fr));gap:16px;margin-top:16px}
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(400px,100%),1fr));gap:16px;margin-top:16px}
 figure{margin:0;border:1px solid var(--line);border-radius:8px;padding:10px}
 figcaption{font-weight:600;font-size:14px}
 svg{width:100%;height:auto;display:block}
 svg text{fill:var(--soft);font:11px system-ui,sans-serif}
 svg .grid{stroke:var(--line);stroke-width:1}
 svg path,svg polyline{fill:none;stroke-width:1.8}
-.s0{stroke:var(--c0)}.s1{stroke:var(--c1)}.s2{stroke:var(--c2)}.s3{stroke:var(--c3)}.s4{stroke:var(--c4)}
+.s0{stroke:var(--c0)}.s1{stroke:var(--c1);stroke-dasharray:6 3}.s2{stroke:var(--c2)}.s3{stroke:var(--c3)}.s4{stroke:var(--c4)}
 .k{display:inline-block;width:12px;height:3px;margin:0 5px 3px 12px}
 .k0{background:var(--c0)}.k1{background:var(--c1)}.k2{background:var(--c2)}.k3{background:var(--c3)}.k4{background:var(--c4)}
 .legend{font-size:12px;color:var(--soft);margin-left:-12px}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:14px}
 td,th{padding:3px 12px;border-bottom:1px solid var(--line);text-align:right;font-weight:normal}
-th{color:var(--soft)}td:first-child{text-align:left}
+th{color:var(--soft)}td:first-child{text-align:left;white-space:nowrap}
+.scroll{overflow-x:auto}
 section+section{margin-top:40px;border-top:2px solid var(--line);padding-top:16px}
+@media(max-width:600px){main{padding:12px}svg text{font-size:15px}}
 footer{margin-top:32px;color:var(--soft);font-size:12px}
 </style></head><body><main>
 "#;

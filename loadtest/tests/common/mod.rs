@@ -21,11 +21,14 @@ pub fn load(words: &str, port: u16) -> Run {
 /// The command that [`load`] runs.
 pub fn start(words: &str, port: u16) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq-load"));
+    command.args(arguments(words, port)).args(["--quiet", "--workers", "2"]);
     command
-        .args(words.split_whitespace())
-        .args(["-p", &port.to_string(), "--quiet", "--json", "-", "--workers", "2"])
-        .args(["--settle", "0.05"]);
-    command
+}
+
+/// These words, and what every test wants.
+pub fn arguments(words: &str, port: u16) -> Vec<String> {
+    let common = format!("-p {port} --json - --settle 0.05");
+    [words, &common].iter().flat_map(|text| text.split_whitespace()).map(str::to_owned).collect()
 }
 
 /// What came of it.
@@ -47,6 +50,11 @@ impl Run {
     #[track_caller]
     pub fn flow(&self, name: &str) -> u64 {
         self.number(&format!("/flows/0/{name}")) as u64
+    }
+
+    /// What to do about the first failure.
+    pub fn advice(&self) -> &str {
+        self.json["failures"][0]["advice"].as_str().unwrap_or_default()
     }
 
     /// Whether a failure was reported whose text contains this.
