@@ -126,6 +126,21 @@ impl PacketId {
             None => PacketId::FIRST,
         }
     }
+
+    /// The Packet Identifier `steps` times [`next`](Self::next), for fewer than 65,535 steps.
+    #[must_use]
+    pub fn advance(self, steps: u16) -> PacketId {
+        let sum = u32::from(self.get()) + u32::from(steps);
+        let wrapped = if sum > u32::from(u16::MAX) { sum - u32::from(u16::MAX) } else { sum };
+        PacketId::new(wrapped as u16).unwrap_or(PacketId::FIRST)
+    }
+
+    /// How many times [`next`](Self::next) leads from `start` to this one: at most 65,534.
+    #[must_use]
+    pub const fn steps_after(self, start: PacketId) -> u16 {
+        let (to, from) = (self.get(), start.get());
+        if to >= from { to - from } else { u16::MAX - (from - to) }
+    }
 }
 
 /// The number in decimal.
@@ -137,6 +152,7 @@ impl fmt::Display for PacketId {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -144,6 +160,21 @@ mod tests {
         assert_eq!(PacketId::new(0), None);
         assert_eq!(PacketId::FIRST.next().get(), 2);
         assert_eq!(PacketId::new(65_535).map(PacketId::next), Some(PacketId::FIRST));
+    }
+
+    #[test]
+    fn steps_lead_past_zero_and_back() {
+        for (start, steps, end) in [
+            (1, 0, 1),
+            (1, 65_534, 65_535),
+            (65_535, 1, 1),
+            (7, 65_534, 6),
+            (65_534, 65_534, 65_533),
+        ] {
+            let [start, end] = [start, end].map(|id| PacketId::new(id).unwrap());
+            assert_eq!(start.advance(steps), end);
+            assert_eq!(end.steps_after(start), steps);
+        }
     }
 
     #[test]

@@ -90,6 +90,14 @@ pub struct Outgoing {
     sent: usize,
     /// How many of those count against the client's Receive Maximum.
     window_used: usize,
+    free_ids: FreeIds,
+}
+
+/// Packet ids that are known to be free: so many behind the one assigned last.
+#[derive(Debug, Clone, Copy, Default)]
+struct FreeIds {
+    last: u16,
+    count: u16,
 }
 
 #[derive(Debug)]
@@ -325,15 +333,26 @@ impl Outgoing {
         Acknowledged::Done
     }
 
-    fn free_packet_id(&self, last: u16) -> Option<PacketId> {
-        let mut candidate = PacketId::new(last).map_or(PacketId::FIRST, PacketId::next);
-        for _ in 0..=self.inflight.len() {
-            if !self.inflight.iter().any(|entry| entry.packet_id == candidate) {
-                return Some(candidate);
-            }
-            candidate = candidate.next();
+    /// The next packet id behind `last` that is not in use. Only when a run of free ids is used up
+    /// is it looked at what is in flight, to find the next run: with a large window a look for
+    /// every message would cost more than the rest of its way.
+    fn free_packet_id(&mut self, last: u16) -> Option<PacketId> {
+        let candidate = PacketId::new(last).map_or(PacketId::FIRST, PacketId::next);
+        let known = self.free_ids;
+        if known.count > 0 && known.last == last {
+            self.free_ids = FreeIds { last: candidate.get(), count: known.count - 1 };
+            return Some(candidate);
         }
-        None
+        let ids = self.inflight.iter().map(|entry| entry.packet_id.steps_after(candidate));
+        let mut ahead: Vec<u16> = ids.collect();
+        ahead.sort_unstable();
+        let passed_over =
+            ahead.iter().zip(0..).take_while(|(id, steps)| *id == steps).count() as u16;
+        let end_of_run = ahead.get(usize::from(passed_over)).copied().unwrap_or(u16::MAX);
+        let count = end_of_run.checked_sub(passed_over)?.checked_sub(1)?;
+        let packet_id = candidate.advance(passed_over);
+        self.free_ids = FreeIds { last: packet_id.get(), count };
+        Some(packet_id)
     }
 }
 

@@ -56,6 +56,29 @@ fn packet_ids_count_up_wrap_and_pass_over_those_in_use() {
 }
 
 #[test]
+fn packet_ids_that_stay_in_use_are_passed_over_in_every_round() {
+    let mut outgoing = Outgoing::default();
+    let mut last = 0;
+    let mut send =
+        |outgoing: &mut Outgoing| outgoing.send(delivery(0, QoS::AtLeastOnce), &mut last).unwrap();
+    let kept: Vec<PacketId> = (0..5).map(|_| send(&mut outgoing)).collect();
+    assert_eq!(outgoing.puback(kept[1]), Acknowledged::Done);
+    assert_eq!(outgoing.puback(kept[2]), Acknowledged::Done);
+    for _ in 0..2 {
+        let mut round = Vec::new();
+        while round.last() != Some(&65_535) {
+            let packet_id = send(&mut outgoing);
+            round.push(packet_id.get());
+            assert_eq!(outgoing.puback(packet_id), Acknowledged::Done);
+        }
+        let free = [2, 3].into_iter().chain(6..=65_535);
+        let skip = if round[0] == 6 { 2 } else { 0 };
+        assert!(round.iter().copied().eq(free.skip(skip)));
+    }
+    assert_eq!(outgoing.inflight(), 3);
+}
+
+#[test]
 fn with_all_packet_ids_in_use_messages_wait() {
     let mut outgoing = Outgoing::default();
     let mut last = 0;
