@@ -345,7 +345,13 @@ impl Broker {
 impl Broker {
     /// The next connection whose outbox is to be written. Each is named once a turn.
     pub fn next_to_write(&mut self) -> Option<ConnectionKey> {
-        self.clients.out.next_dirty()
+        while let Some(key) = self.clients.out.next_dirty() {
+            let connection = self.clients.connections.get_mut(key.index());
+            if connection.and_then(|c| c.outbox.as_deref_mut()).is_some_and(Outbox::unlist) {
+                return Some(key);
+            }
+        }
+        None
     }
 
     /// Whether any outbox is to be written.

@@ -8,7 +8,7 @@
 //! arena is empty again. Nothing here is shared by reference, nothing outlives the turn but a
 //! backlog.
 
-use std::io::IoSlice;
+use std::{collections::VecDeque, io::IoSlice};
 
 use super::ConnectionKey;
 
@@ -51,6 +51,8 @@ pub struct Outbox {
     in_ranges: usize,
     /// The socket takes nothing at present: it is written to again when it is writable.
     blocked: bool,
+    /// Its connection is on the list of those to write.
+    listed: bool,
     /// The client's time of the last progress, in milliseconds of the broker's clock.
     progress_at: u64,
 }
@@ -66,6 +68,12 @@ impl Outbox {
         self.blocked
     }
 
+    /// Takes it off the list of those to write. False if it was not on it: what the list has is
+    /// an outbox of its connection's number that has ended.
+    pub fn unlist(&mut self) -> bool {
+        std::mem::take(&mut self.listed)
+    }
+
     /// When the client last took anything, while blocked.
     pub fn progress_at(&self) -> u64 {
         self.progress_at
@@ -79,7 +87,7 @@ pub struct Outboxes {
     /// next to each other although acknowledgements to others are written in between.
     data: Vec<u8>,
     control: Vec<u8>,
-    dirty: Vec<ConnectionKey>,
+    dirty: VecDeque<ConnectionKey>,
     #[expect(clippy::vec_box, reason = "the boxes are what is recycled")]
     spare: Vec<Box<Outbox>>,
 }
@@ -97,8 +105,10 @@ impl Outboxes {
         let outbox = match slot {
             Some(outbox) => outbox,
             None => {
-                self.dirty.push(key);
-                slot.insert(self.spare.pop().unwrap_or_default())
+                self.dirty.push_back(key);
+                let outbox = slot.insert(self.spare.pop().unwrap_or_default());
+                outbox.listed = true;
+                outbox
             }
         };
         if outbox.blocked {
@@ -156,7 +166,7 @@ impl Outboxes {
 
     /// The next connection with something to write, if any.
     pub fn next_dirty(&mut self) -> Option<ConnectionKey> {
-        self.dirty.pop()
+        self.dirty.pop_front()
     }
 
     /// Whether any connection has something to write.
@@ -235,7 +245,7 @@ impl Outboxes {
         outbox.backlog = Vec::new();
         outbox.ranges.clear();
         (outbox.written, outbox.skip, outbox.in_ranges) = (0, 0, 0);
-        outbox.blocked = false;
+        (outbox.blocked, outbox.listed) = (false, false);
         self.spare.push(outbox);
     }
 

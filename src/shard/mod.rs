@@ -9,6 +9,7 @@ mod accept;
 pub mod capacity;
 mod connection;
 mod driver;
+mod flush;
 mod server;
 mod settings;
 mod turn;
@@ -26,6 +27,8 @@ use std::{
 
 pub use driver::DriverKind;
 pub use server::{Server, StartError};
+
+use flush::Writer;
 
 use crate::{
     broker::{Broker, ConnectionKey, Now, ShardMessage},
@@ -97,6 +100,8 @@ pub(crate) struct Shard {
     max_open: u64,
     sockets: RefCell<Vec<Slot>>,
     buffer: RefCell<Box<[u8]>>,
+    /// None where there is no io_uring with deferred task work.
+    writer: RefCell<Option<Writer>>,
     /// The bytes of packets not handled yet, by connection, and how many they are.
     unread: RefCell<HashMap<u32, Vec<u8>>>,
     unread_total: Cell<usize>,

@@ -15,6 +15,7 @@ use std::{
 use super::{
     AddressCounts, Clock, DriverKind, Envelope, Handover, READ_BUFFER, Shard,
     capacity::Capacity,
+    flush::Writer,
     settings::{broker_config, listener_options},
 };
 use crate::{
@@ -320,6 +321,10 @@ fn make_shard(
     let broker = Broker::new(shard_id, config, shared, Box::new(authenticator), now, random);
     let wake = Socket::duplicate(endpoint.wake_fd())?;
     let shards = endpoint.shards();
+    let writer = match plan.driver {
+        DriverKind::IoUring { deferred: true } => Some(Writer::new()?),
+        _ => None,
+    };
     let shard = Rc::new(Shard {
         settings: Arc::clone(&plan.settings),
         broker: RefCell::new(broker),
@@ -341,6 +346,7 @@ fn make_shard(
         unread_total: Cell::new(0),
         warnings: Cell::new((0, 0)),
         buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
+        writer: RefCell::new(writer),
         paused: RefCell::new(HashMap::new()),
         next_turn: RefCell::default(),
         unwritten: RefCell::default(),

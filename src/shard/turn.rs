@@ -2,7 +2,6 @@
 
 use std::{
     future::poll_fn,
-    io::{self, IoSlice},
     rc::Rc,
     task::Poll,
     time::{Duration, Instant},
@@ -17,8 +16,6 @@ use crate::{
     transport::Socket,
 };
 
-/// The slices of one vectored write.
-const SLICES: usize = 64;
 /// Time goes by in steps no longer than this.
 const LONGEST_SLEEP: Duration = Duration::from_millis(250);
 /// And no shorter.
@@ -110,10 +107,7 @@ impl Shard {
         self.next_tick.set(now.monotonic + TICK.as_millis() as u64);
         self.broker.borrow_mut().on_tick(now);
         for key in std::mem::take(&mut *self.unwritten.borrow_mut()) {
-            let written = self.write(&mut self.broker.borrow_mut(), key);
-            if written == Written::Blocked {
-                self.spawn_writer(key);
-            }
+            self.write_or_wait(&mut self.broker.borrow_mut(), key);
         }
     }
 
@@ -272,84 +266,6 @@ impl Shard {
         }
     }
 
-    /// Writes every outbox that has something.
-    fn flush(self: &Rc<Self>) {
-        let mut broker = self.broker.borrow_mut();
-        while let Some(key) = broker.next_to_write() {
-            if self.write(&mut broker, key) == Written::Blocked {
-                self.spawn_writer(key);
-            }
-        }
-        broker.end_turn();
-    }
-
-    /// Writes an outbox as far as the socket takes it.
-    fn write(&self, broker: &mut Broker, key: ConnectionKey) -> Written {
-        let Some((descriptor, _)) = self.descriptor(key) else {
-            broker.on_write_failed(key);
-            return Written::All;
-        };
-        loop {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let filled = broker.output(key, &mut slices);
-            let slices = slices.get(..filled).unwrap_or_default();
-            if slices.is_empty() {
-                break;
-            }
-            let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
-            match Socket::send(descriptor, slices) {
-                Ok(sent) => {
-                    if broker.on_written(key, sent) {
-                        break;
-                    }
-                    if sent < wanted {
-                        broker.on_blocked(key);
-                        return Written::Blocked;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    broker.on_blocked(key);
-                    return Written::Blocked;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The connection's task finds out why.
-                Err(_) => {
-                    broker.on_write_failed(key);
-                    Socket::shut_down(descriptor);
-                    return Written::All;
-                }
-            }
-        }
-        if broker.is_finishing(key) {
-            Socket::shut_down_writing(descriptor);
-        }
-        Written::All
-    }
-
-    /// Writes on when the socket takes more. Only a connection whose client reads too slowly has
-    /// such a task.
-    fn spawn_writer(self: &Rc<Self>, key: ConnectionKey) {
-        let Some((descriptor, use_count)) = self.descriptor(key) else { return };
-        let Ok(socket) = Socket::duplicate(descriptor) else {
-            self.unwritten.borrow_mut().push(key);
-            return;
-        };
-        let shard = Rc::clone(self);
-        monoio::spawn(async move {
-            while socket.writable().await.is_ok() {
-                shard.touch();
-                match shard.descriptor(key) {
-                    Some((_, count)) if count == use_count => {}
-                    _ => return,
-                }
-                let written = shard.write(&mut shard.broker.borrow_mut(), key);
-                if written == Written::All {
-                    return;
-                }
-            }
-        });
-    }
-
     fn drain(&self, timeout: Duration) {
         self.draining.set(true);
         self.drain_until.set(Instant::now().checked_add(timeout));
@@ -364,10 +280,4 @@ impl Shard {
             && (self.broker.borrow().connections() == 0
                 || self.drain_until.get().is_none_or(|until| Instant::now() >= until))
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Written {
-    All,
-    Blocked,
 }
