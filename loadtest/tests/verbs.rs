@@ -99,6 +99,17 @@ fn conn_keeps_connections_alive() {
     assert_eq!(run.number("/total/lost_connections"), 0.0);
 }
 
+/// MQTT 3.1 has client ids of 23 characters at most, and the broker insists on it.
+#[test]
+fn clients_of_mqtt_3_1_have_short_ids() {
+    let broker = Broker::start();
+    let run = broker.good("conn -c 5 -V 3 --duration 0.1");
+    assert_eq!(run.number("/connect/connected"), 5.0);
+    let words = "mixed -c 20 --telemetry 0.2 --qos1 20 --qos2 10 --commands 100 --duration 0.5";
+    let run = broker.good(&format!("{words} -V 3"));
+    assert_eq!(run.number("/connect/failed_attempts"), 0.0);
+}
+
 #[test]
 fn sub_hears_what_pub_says() {
     let broker = Broker::start();

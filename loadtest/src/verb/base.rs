@@ -88,10 +88,15 @@ impl Base {
     pub fn group(&self, name: &'static str, count: u32) -> Group {
         let (prefix, first, clean) =
             (self.prefix.clone(), self.common.startnumber, self.common.clean);
+        let version = self.plan.version;
         Group {
             name,
             count,
-            client_id: Arc::new(move |member| format!("{prefix}-{name}-{:08}", first + member)),
+            client_id: Arc::new(move |member| match version {
+                // It has client ids of at most 23 characters: 8 of a prefix, 9 of the longest name.
+                Version::V3_1 => format!("{prefix}{name}{:06}", first + member),
+                _ => format!("{prefix}-{name}-{:08}", first + member),
+            }),
             subscription: None,
             clean: Arc::new(move |_| clean),
         }
