@@ -14,6 +14,8 @@ fn start() -> (Server, Client) {
     let server = Server::start(&[]);
     let mut client = server.connect(V3, "client");
     client.retain(LAST, "x");
+    // While nothing is retained outside $-topics, nobody is asked.
+    client.retain("something", "x");
     (server, client)
 }
 
