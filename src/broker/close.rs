@@ -2,7 +2,7 @@
 
 use super::{
     Broker, ConnectionKey, Effect, Now, SessionKey, Timer, connection::State, deliver::Encoding,
-    explain::explanation, receive::tenths,
+    explain::explanation, publish::Origin, receive::tenths,
 };
 use crate::{
     codec::{Connack, ConnackProperties, Disconnect, Packet, PacketType, ReasonCode, Version},
@@ -219,10 +219,12 @@ impl Broker {
     fn publish_will(&mut self, key: SessionKey) {
         let Some(client) = self.clients.sessions.get_mut(key.index()) else { return };
         let Some(will) = client.will.take() else { return };
+        // It is the client's own message, wherever that matters. [MQTT-3.8.3-3]
+        let origin = Some(Origin { session: key, hash: self.shared.seed.hash(&client.id) });
         let view = will.message.view();
         let expires_at = expiry(will.expiry_interval, self.now.monotonic);
         self.stats.wills_published.add(1);
-        self.route(None, &mut Encoding::new(Publication { expires_at, ..view }));
+        self.route(origin, &mut Encoding::new(Publication { expires_at, ..view }));
     }
 
     /// Publishes a message of the broker's own.

@@ -156,3 +156,24 @@ fn wills_that_are_refused() {
         w.end();
     }
 }
+
+/// It is a message of the client's own, whose session may still be there.
+#[test]
+fn mqtt5_3_8_3_3_no_local_holds_for_the_will_too() {
+    let (mut w, watcher) = world();
+    for no_local in [true, false] {
+        let c = w.connected(&with_will(Version::V5, "c", 0));
+        w.subscribe_with(
+            c,
+            "+",
+            SubscriptionOptions { no_local, ..SubscriptionOptions::new(Q1) },
+            0,
+        );
+        w.cut(c);
+        assert_eq!(w.texts(watcher), ["gone"]);
+        let (c, present) = w.resumed(&staying(Version::V5, "c"));
+        assert!(present);
+        assert_eq!(w.messages(c).len(), usize::from(!no_local));
+    }
+    w.end();
+}
