@@ -2,7 +2,7 @@
 
 use ringmq::codec::AckKind;
 
-use super::{V5, accepted, leaves_out_the_reason_string, refused, subscriber};
+use super::{V5, accepted, leaves_out_the_reason_string, packet, refused, subscriber};
 use crate::support::{QoS, ReasonCode, Server};
 
 const SUCCESS: ReasonCode = ReasonCode::Success;
@@ -107,4 +107,24 @@ fn mqtt5_3_7_2_1_pubcomp_has_a_reason_of_its_table() {
     client.expect_ack(AckKind::Pubrec, id);
     client.ack(AckKind::Pubrel, id);
     assert_eq!(client.expect_ack(AckKind::Pubcomp, id), SUCCESS);
+}
+
+/// No numbers: 3.4.2.1, 3.4.2.2.1 and their likes.
+#[test]
+fn what_has_its_default_may_be_left_out_at_the_end() {
+    let server = Server::start(&[]);
+    for header in [0x40, 0x50, 0x62, 0x70] {
+        for body in [&b"\0\x01"[..], b"\0\x01\0", b"\0\x01\0\0", b"\0\x01\0\x04\x1f\0\x01x"] {
+            accepted(&server, &packet(header, &[body]));
+        }
+        // Less than an identifier, a property length without its properties, bytes behind it.
+        for body in [&b""[..], b"\0", b"\0\x01\0\x01", b"\0\x01\0\0\0"] {
+            refused(&server, &packet(header, &[body]), ReasonCode::MalformedPacket);
+        }
+        // A property that is there twice, and one that does not belong there.
+        let twice = packet(header, &[b"\0\x01\0\x06\x1f\0\0\x1f\0\0"]);
+        refused(&server, &twice, ReasonCode::ProtocolError);
+        let other = packet(header, &[b"\0\x01\0\x02\x01\0"]);
+        refused(&server, &other, ReasonCode::MalformedPacket);
+    }
 }

@@ -109,6 +109,33 @@ fn mqtt5_3_14_2_3_disconnect_leaves_out_a_reason_string_that_makes_it_too_large(
     });
 }
 
+/// No numbers: 3.14.2.1, 3.14.2.2.
+#[test]
+fn what_has_its_default_may_be_left_out_of_disconnect() {
+    let server = Server::start(&[]);
+    let mut watcher = subscriber(&server, "w");
+    for (body, valid) in [
+        (&b""[..], true),
+        (b"\0", true),
+        (b"\0\0", true),
+        (b"\0\x05\x11\0\0\0\0", true),
+        (b"\0\x01", false),
+        (b"\0\0\0", false),
+        (b"\0\x02\x01\0", false),
+    ] {
+        let mut client =
+            server.connect_with(V5, "client", |connect| connect.will = Some(will_to("w")));
+        client.send_raw(&packet(0xe0, &[body]));
+        if valid {
+            client.expect_closed();
+            watcher.expect_nothing();
+        } else {
+            client.expect_disconnect(MALFORMED);
+            watcher.take_message("w", "gone");
+        }
+    }
+}
+
 /// No numbers: 3.14.2.2.2.
 #[test]
 fn disconnect_may_change_the_session_expiry_but_not_from_zero() {

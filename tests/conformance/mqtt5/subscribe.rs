@@ -75,6 +75,20 @@ fn mqtt5_3_8_3_3_no_local_keeps_a_clients_own_messages_from_it() {
     });
 }
 
+/// The specification can be read both ways; this is what RingMQ does.
+#[test]
+fn no_local_does_not_hold_back_what_is_retained() {
+    over_shards(&[], |server| {
+        let mut client = server.connect(V5, "client");
+        client.retain("t", "own");
+        let options = SubscriptionOptions { no_local: true, ..SubscriptionOptions::default() };
+        client.subscribe_with("t", options, 0);
+        assert!(client.expect_message("t", "own").retain);
+        client.retain("t", "newer");
+        client.expect_nothing();
+    });
+}
+
 #[test]
 fn mqtt5_3_8_3_4_no_local_on_a_shared_subscription_is_a_protocol_error() {
     let server = Server::start(&[]);
