@@ -84,11 +84,11 @@ SHARD_LINES = [
 ]
 
 
-def cpu_micros(per):
-    """CPU time of the broker for a message that was received, or sent."""
+def cpu_micros(per, whose="broker"):
+    """CPU time of the broker, or the tool, for a message that was received, or sent."""
     def what(result):
         count = load(result, "measured", "counts", per)
-        return load(result, "measured", "broker_cpu_seconds") / count * 1e6 if count else None
+        return load(result, "measured", f"{whose}_cpu_seconds") / count * 1e6 if count else None
     return what
 
 
@@ -205,15 +205,19 @@ def more_table(head, results):
             rate = median(results, row, name, lambda r, p=passed: load(r, "measured", p))
             if not rate:
                 continue
-            costs = figures(results, row, name, cpu_micros(passed.split("_", maxsplit=1)[0]))
+            per = passed.split("_", maxsplit=1)[0]
+            costs = figures(results, row, name, cpu_micros(per))
+            each = [median(results, row, name, cpu_micros(per, whose))
+                    for whose in ("broker", "tool")]
             spread = (max(costs) - min(costs)) / statistics.median(costs) if costs else 0
             share = median(results, row, name, lambda r: load(r, "measured", "broker_cpu_share"))
             late = [median(results, row, name, latency(p)) for p in ("p50", "p99")]
             rows.append([row, name, printed(rate, "k"), f"{(share or 0) * 100:.0f} %"]
                         + [printed(value, "ms") if value is not None else "" for value in late]
+                        + ["" if value is None else f"{value:.2f}" for value in each]
                         + [f"{len(costs)}", f"{spread * 100:.0f} %"])
-    heads = ["row", "broker", "messages per second", "of a core", "p50 ms", "p99 ms", "runs",
-             "CPU per message differs by"]
+    heads = ["row", "broker", "messages per second", "of a core", "p50 ms", "p99 ms",
+             "broker CPU, µs per message", "tool CPU, µs per message", "runs", "CPU per message differs by"]
     return table(heads, rows) if rows else ""
 
 
