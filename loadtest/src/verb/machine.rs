@@ -97,3 +97,40 @@ fn descriptors() -> u64 {
     let _ = setrlimit(Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     getrlimit(Nofile).current.unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+    use crate::plan::tests::{group, plan};
+
+    fn ranges(text: &str) -> Option<Vec<String>> {
+        let list: Vec<String> = text.split(',').map(str::to_owned).collect();
+        let addresses = source_addresses(&list).ok()?;
+        Some(addresses.iter().map(IpAddr::to_string).collect())
+    }
+
+    #[test]
+    fn addresses_are_lists_and_ranges() {
+        let all = ranges("127.0.0.2-127.0.0.120").unwrap();
+        assert_eq!(
+            (all.len(), all[0].as_str(), all[118].as_str()),
+            (119, "127.0.0.2", "127.0.0.120")
+        );
+        assert_eq!(ranges("10.0.0.255-10.0.1.0,::1").unwrap(), ["10.0.0.255", "10.0.1.0", "::1"]);
+        for wrong in ["", "10.0.0.2-10.0.0.1", "10.0.0.1-", "host", "10.0.0.0-10.1.0.0"] {
+            assert_eq!(ranges(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_client_needs_a_port() {
+        let mut it = plan(1);
+        let ports = u32::from(local_ports().1);
+        it.groups.push(group("g", 2 * ports));
+        let error = check_ports(&it).unwrap_err().to_string();
+        assert!(error.contains("--ifaddr") && error.contains("ip_local_port_range"), "{error}");
+        it.sources = source_addresses(&["127.0.0.1-127.0.0.2".to_owned()]).unwrap();
+        assert!(check_ports(&it).is_ok());
+    }
+}
