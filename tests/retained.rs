@@ -25,28 +25,13 @@ fn retained(server: &Server, filter: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Every retained message that is still to come for earlier subscriptions: they are served in
-/// order, so that one more subscription says when they are through.
+/// Every retained message that is still to come for earlier subscriptions.
 fn settle(server: &Server, client: &mut Client) -> Vec<(String, String)> {
-    const LAST: &str = "$last";
-    server.connect(V5, "setter").retain(LAST, "x");
-    let subscribe = client.send_subscribe(&[(LAST, SubscriptionOptions::new(QoS::AtMostOnce))], 0);
-    let mut found = Vec::new();
-    loop {
-        let reply = client.receive();
-        match reply.packet() {
-            Packet::Publish(publish) if publish.topic == LAST => break,
-            Packet::Publish(publish) => {
-                assert!(publish.retain);
-                let payload = std::str::from_utf8(publish.payload).unwrap();
-                found.push((publish.topic.into(), payload.into()));
-            }
-            Packet::Suback(ack) => assert_eq!(ack.packet_id.get(), subscribe),
-            other => panic!("{other:?}"),
-        }
-    }
-    client.unsubscribe(&[LAST]);
-    found
+    let messages = server.with_what_is_retained(client).into_iter().map(|message| {
+        assert!(message.retain);
+        (message.topic.clone(), message.text().into())
+    });
+    messages.collect()
 }
 
 fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {

@@ -140,6 +140,23 @@ impl Server {
         })
     }
 
+    /// Every message that comes until all that is retained for the client's subscriptions has
+    /// come: they are served in order, so one more subscription says when they are through.
+    pub fn with_what_is_retained(&self, client: &mut Client) -> Vec<Message> {
+        const LAST: &str = "$last";
+        self.connect(Version::V5, "setter").retain(LAST, "x");
+        client.send_subscribe(&[(LAST, SubscriptionOptions::default())], 0);
+        let mut messages = Vec::new();
+        loop {
+            match client.receive().message() {
+                Some(message) if message.topic == LAST => break,
+                message => messages.extend(message),
+            }
+        }
+        client.unsubscribe(&[LAST]);
+        messages
+    }
+
     /// Waits for a log line that contains `text`.
     pub fn wait_for_log(&self, text: &str) -> String {
         self.log.wait_for(text).unwrap_or_else(|| panic!("no {text:?} in\n{}", self.log.text()))

@@ -18,7 +18,7 @@ mod will;
 
 use ringmq::codec::{Packet, QoS, ReasonCode, Version, Will};
 
-use crate::support::{Client, Message, Server};
+use crate::support::{Client, Server};
 
 const V5: Version = Version::V5;
 const EVERY_QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
@@ -90,8 +90,8 @@ fn will_to(topic: &str) -> Will<'_> {
 
 /// Has the broker send a packet with a Reason String to a client that has room for it, and to one
 /// whose Maximum Packet Size is a byte less. `ask` provokes the packet.
-fn leaves_out_the_reason_string(flags: &[&str], ask: impl Fn(&mut Client)) {
-    let server = Server::start(flags);
+fn leaves_out_the_reason_string(ask: impl Fn(&mut Client)) {
+    let server = Server::start(&[]);
     let answer = |maximum: Option<usize>| {
         let mut client = server.connect_with(V5, "client", |connect| {
             connect.properties.maximum_packet_size = maximum.map(|maximum| maximum as u32);
@@ -112,21 +112,4 @@ fn leaves_out_the_reason_string(flags: &[&str], ask: impl Fn(&mut Client)) {
     assert_eq!(answer(Some(whole)), (whole, text));
     let (short, text) = answer(Some(whole - 1));
     assert!(short < whole && text.is_none(), "{short} of {whole}");
-}
-
-/// Every message that comes until all that is retained for the client's subscriptions has come:
-/// they are served in order, so one more subscription says when they are through.
-fn with_what_is_retained(server: &Server, client: &mut Client) -> Vec<Message> {
-    const LAST: &str = "$last";
-    server.connect(V5, "setter").retain(LAST, "x");
-    client.send_subscribe(&[(LAST, <_>::default())], 0);
-    let mut messages = Vec::new();
-    loop {
-        match client.receive().message() {
-            Some(message) if message.topic == LAST => break,
-            message => messages.extend(message),
-        }
-    }
-    client.unsubscribe(&[LAST]);
-    messages
 }

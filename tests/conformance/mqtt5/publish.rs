@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use ringmq::codec::AckKind;
 
-use super::{EVERY_QOS, V5, accepted, refused, subscriber, with_what_is_retained};
+use super::{EVERY_QOS, V5, accepted, refused, subscriber};
 use crate::support::{
     Client, Packet, QoS, ReasonCode, RetainHandling, Server, SubscriptionOptions, over_shards,
 };
@@ -77,7 +77,7 @@ fn mqtt5_3_3_1_4_qos_3_is_malformed() {
 fn retained(server: &Server, filter: &str) -> BTreeMap<String, (String, QoS)> {
     let mut client = server.connect(V5, "late");
     client.subscribe(filter, QoS::ExactlyOnce);
-    let messages = with_what_is_retained(server, &mut client).into_iter().map(|message| {
+    let messages = server.with_what_is_retained(&mut client).into_iter().map(|message| {
         assert!(message.retain);
         (message.topic.clone(), (message.text().to_owned(), message.qos))
     });
@@ -147,7 +147,7 @@ fn mqtt5_3_3_1_9_retain_handling_0_sends_what_is_retained_each_time() {
         let mut client = retain_some(server);
         for _ in 0..2 {
             client.subscribe_with("a/#", with_retain_handling(RetainHandling::SendAtSubscribe), 0);
-            let messages = with_what_is_retained(server, &mut client);
+            let messages = server.with_what_is_retained(&mut client);
             let mut topics: Vec<_> = messages.into_iter().map(|message| message.topic).collect();
             topics.sort();
             assert_eq!(topics, ["a", "a/b"]);
@@ -161,15 +161,15 @@ fn mqtt5_3_3_1_10_retain_handling_1_sends_what_is_retained_for_a_new_subscriptio
         let mut client = retain_some(server);
         let options = with_retain_handling(RetainHandling::SendAtNewSubscribe);
         client.subscribe_with("a/#", options, 0);
-        assert_eq!(with_what_is_retained(server, &mut client).len(), 2);
+        assert_eq!(server.with_what_is_retained(&mut client).len(), 2);
         client.subscribe_with("a/#", options, 0);
-        assert!(with_what_is_retained(server, &mut client).is_empty());
+        assert!(server.with_what_is_retained(&mut client).is_empty());
         // It is the filter that must be new.
         client.subscribe_with("a", options, 0);
-        assert_eq!(with_what_is_retained(server, &mut client).len(), 1);
+        assert_eq!(server.with_what_is_retained(&mut client).len(), 1);
         client.unsubscribe(&["a/#"]);
         client.subscribe_with("a/#", options, 0);
-        assert_eq!(with_what_is_retained(server, &mut client).len(), 2);
+        assert_eq!(server.with_what_is_retained(&mut client).len(), 2);
     });
 }
 
@@ -178,7 +178,7 @@ fn mqtt5_3_3_1_11_retain_handling_2_sends_nothing_that_is_retained() {
     over_shards(&[], |server| {
         let mut client = retain_some(server);
         client.subscribe_with("a/#", with_retain_handling(RetainHandling::DoNotSend), 0);
-        assert!(with_what_is_retained(server, &mut client).is_empty());
+        assert!(server.with_what_is_retained(&mut client).is_empty());
         client.publish("a", "live", QoS::AtMostOnce);
         client.expect_message("a", "live");
     });

@@ -1,8 +1,6 @@
 //! 3.8 and 3.9: SUBSCRIBE and SUBACK.
 
-use super::{
-    EVERY_QOS, V5, accepted, leaves_out_the_reason_string, packet, refused, with_what_is_retained,
-};
+use super::{EVERY_QOS, V5, accepted, leaves_out_the_reason_string, packet, refused};
 use crate::support::{
     Packet, QoS, ReasonCode, RetainHandling, Server, SubscriptionOptions, over_shards,
 };
@@ -216,7 +214,7 @@ fn mqtt5_3_8_4_5_many_filters_are_as_many_subscriptions_with_one_answer_in_order
                 ReasonCode::GrantedQoS2,
             ]
         );
-        let kept = with_what_is_retained(server, &mut client);
+        let kept = server.with_what_is_retained(&mut client);
         assert_eq!(kept.iter().map(|message| &*message.topic).collect::<Vec<_>>(), ["b"]);
         // The later of two of the same filter holds.
         for (topic, qos) in
@@ -260,7 +258,7 @@ fn mqtt5_3_8_4_8_messages_come_at_the_lower_of_both_qos() {
             }
             publisher.expect_nothing();
             client.subscribe("r/+", granted);
-            let kept = with_what_is_retained(server, &mut client);
+            let kept = server.with_what_is_retained(&mut client);
             assert_eq!(kept.len(), 3);
             for message in kept {
                 let published = message.topic.trim_start_matches("r/").parse().unwrap();
@@ -272,7 +270,7 @@ fn mqtt5_3_8_4_8_messages_come_at_the_lower_of_both_qos() {
 
 #[test]
 fn mqtt5_3_9_2_1_suback_leaves_out_a_reason_string_that_makes_it_too_large() {
-    leaves_out_the_reason_string(&[], |client| {
+    leaves_out_the_reason_string(|client| {
         client.send_subscribe(&[("a/#/b", SubscriptionOptions::default())], 0);
     });
 }

@@ -2,7 +2,6 @@
 
 use super::{
     EVERY_QOS, V5, connect_accepted, connect_packet, connect_refused, subscriber, will_to,
-    with_what_is_retained,
 };
 use crate::support::{Disconnect, QoS, ReasonCode, Server, Will, over_shards};
 
@@ -50,7 +49,7 @@ fn mqtt5_3_1_2_9_a_will_has_all_its_fields_and_its_flags_count() {
             server.connect(V5, "a").disconnect();
             let mut late = server.connect(V5, "late");
             late.subscribe("w", QoS::ExactlyOnce);
-            let kept = with_what_is_retained(&server, &mut late);
+            let kept = server.with_what_is_retained(&mut late);
             assert_eq!(kept.len(), usize::from(retain != 0));
             assert!(kept.iter().all(|message| message.retain && message.qos == qos));
             server.connect(V5, "cleaner").retain("w", "");
@@ -130,7 +129,7 @@ fn mqtt5_3_1_2_15_a_will_is_retained_if_it_says_so() {
             server.connect(V5, "client").disconnect();
             let mut late = server.connect(V5, "late");
             late.subscribe("w", QoS::AtLeastOnce);
-            let kept = with_what_is_retained(server, &mut late);
+            let kept = server.with_what_is_retained(&mut late);
             assert_eq!(kept.len(), usize::from(retain));
             assert!(kept.iter().all(|message| message.retain && message.text() == "gone"));
         }
