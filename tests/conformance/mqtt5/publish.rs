@@ -206,6 +206,15 @@ fn mqtt5_3_3_1_12_retain_is_passed_on_only_to_who_wants_it() {
                 publisher.expect_nothing();
             }
         }
+        // One of several subscriptions that match is enough.
+        let mut client = server.connect(V5, "client");
+        let plain = with_retain_handling(RetainHandling::DoNotSend);
+        let kept = SubscriptionOptions { retain_as_published: true, ..plain };
+        for (filter, options) in [("+", plain), ("u", kept), ("#", plain)] {
+            client.subscribe_with(filter, options, 0);
+        }
+        publisher.retain("u", "x");
+        assert!(client.expect_message("u", "x").retain);
     });
 }
 

@@ -61,6 +61,14 @@ fn mqtt5_3_8_3_3_no_local_keeps_a_clients_own_messages_from_it() {
             client.take_message("t", "of another");
         }
         client.expect_nothing();
+        // Of several subscriptions that match, those without the option bring it.
+        client.subscribe_with("+", options, 7);
+        client.publish("t", "own", QoS::AtLeastOnce);
+        client.expect_nothing();
+        client.subscribe_with("#", SubscriptionOptions::new(QoS::AtMostOnce), 8);
+        client.publish("t", "own", QoS::AtMostOnce);
+        assert_eq!(client.expect_message("t", "own").subscription_ids, [8]);
+        client.unsubscribe(&["+", "#"]);
         // It is the client identifier that counts, also on the next connection.
         client.disconnect();
         let mut client = server.connect_persistent(V5, "device");

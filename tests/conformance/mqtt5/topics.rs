@@ -229,6 +229,7 @@ fn mqtt5_4_8_2_4_qos_2_in_flight_is_completed_with_the_same_client() {
             first.expect_nothing();
             second.expect_nothing();
             server.connect(V5, "first").disconnect();
+            second.disconnect();
         }
     });
 }
@@ -258,6 +259,7 @@ fn mqtt5_4_8_2_6_a_message_that_a_member_refuses_goes_to_nobody_else() {
             first.cut();
             server.connect(V5, "first").disconnect();
             second.expect_nothing();
+            second.disconnect();
         }
     });
 }
