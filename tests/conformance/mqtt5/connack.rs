@@ -15,7 +15,7 @@ fn mqtt5_3_2_0_1_nothing_comes_before_connack() {
         client.expect_message("t", "in flight");
         client.cut();
         publisher.publish("t", "waits", QoS::AtLeastOnce);
-        // The helper takes nothing but a CONNACK for the first packet.
+        // `connect_persistent` takes nothing but a CONNACK for the first packet.
         let mut client = server.connect_persistent(V5, "device");
         assert!(client.connack.session_present);
         client.take_message("t", "in flight");
