@@ -114,6 +114,8 @@ pub(crate) struct Shard {
     /// Connections whose writer task could not be made for want of a descriptor.
     unwritten: RefCell<Vec<ConnectionKey>>,
     outgoing: RefCell<Vec<Vec<Envelope>>>,
+    /// The credit of other shards that is used up by what came from them in this turn.
+    owed: RefCell<Vec<u32>>,
     root: RefCell<Option<Waker>>,
     asleep: Cell<bool>,
     now: Cell<Now>,

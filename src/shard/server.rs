@@ -351,6 +351,7 @@ fn make_shard(
         next_turn: RefCell::default(),
         unwritten: RefCell::default(),
         outgoing: RefCell::new((0..shards).map(|_| Vec::new()).collect()),
+        owed: RefCell::new(vec![0; shards]),
         root: RefCell::default(),
         asleep: Cell::new(false),
         now: Cell::new(now),

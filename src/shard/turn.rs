@@ -11,7 +11,7 @@ use super::{Departure, Envelope, Shard};
 use crate::{
     broker::{Broker, ConnectionKey, Effect},
     limits,
-    mesh::{OUTSIDE, SendError},
+    mesh::SendError,
     topics::{ShardId, ShardSet},
     transport::Socket,
 };
@@ -38,6 +38,7 @@ impl Shard {
             }
             self.now.set(self.clock.now());
             self.end_turn();
+            self.return_credit();
             if self.has_drained() {
                 return Poll::Ready(());
             }
@@ -151,8 +152,8 @@ impl Shard {
                     Envelope::Drain(timeout) => self.drain(timeout),
                 }
             }
-            if batch.from != OUTSIDE {
-                self.endpoint.returned(batch.from, batch.cost);
+            if let Some(owed) = self.owed.borrow_mut().get_mut(batch.from) {
+                *owed += batch.cost;
             }
             // Whoever reads fast is not to lose messages because many came at once.
             if self.broker.borrow().encoded_bytes() > limits::ENCODED_PER_TURN {
@@ -164,6 +165,14 @@ impl Shard {
             let mut broker = self.broker.borrow_mut();
             self.renew_credit(&mut broker);
             broker.on_credit();
+        }
+    }
+
+    /// Gives back the credit for what came in this turn. Not before its end: mail is taken in
+    /// before each read, and a shard that always got more of it would do nothing else.
+    fn return_credit(&self) {
+        for (from, owed) in self.owed.borrow_mut().iter_mut().enumerate() {
+            self.endpoint.returned(from, std::mem::take(owed));
         }
     }
 
