@@ -320,7 +320,8 @@ impl Broker {
             self.clients.relieve();
             let mut encoding = Encoding::of(message);
             let topic = encoding.publication.topic;
-            if !superseded.iter().any(|newer| **newer == *topic) {
+            let is_newest = !superseded.iter().any(|newer| **newer == *topic);
+            if is_newest && !self.has_expired(&encoding) {
                 self.clients.deliver(answer.session, matched, &mut encoding);
             }
         }

@@ -130,9 +130,13 @@ impl Broker {
     }
 
     /// A session ended with a message of a shared subscription not delivered: another member gets
-    /// it. False if there is none, or not any group of the session's that it can have come from.
+    /// it. False if there is none, or not any group of the session's that it can have come from, or
+    /// if it has expired. `[MQTT-3.3.2-5]`
     pub(super) fn redispatch(&mut self, delivery: &Delivery, of: &Client) -> bool {
         let mut encoding = Encoding::of(&delivery.message);
+        if encoding.publication.is_expired(self.now.monotonic) {
+            return false;
+        }
         let topic = encoding.publication.topic;
         let mut groups = Vec::new();
         self.shared.groups.matching(topic, &mut groups);

@@ -4,7 +4,10 @@ use super::{
     Broker, ConnectionKey, Effect, Now, SessionKey, Timer, connection::State, deliver::Encoding,
     mail::ShardMessage, receive::tenths,
 };
-use crate::{codec::ReasonCode, stats::CloseReason};
+use crate::{
+    codec::ReasonCode,
+    stats::{CloseReason, DropReason},
+};
 
 impl Broker {
     /// Time has passed: keep-alives, expiries, wills, reports. To be called at least when
@@ -45,16 +48,30 @@ impl Broker {
         match message {
             ShardMessage::Publish(message) => {
                 self.stats.cross_shard_received.add(1);
-                self.deliver_here(None, &mut Encoding::of(&message));
+                let mut encoding = Encoding::of(&message);
+                if !self.has_expired(&encoding) {
+                    self.deliver_here(None, &mut encoding);
+                }
             }
             ShardMessage::Shared { group, message, index, online, tried } => {
                 self.stats.cross_shard_received.add(1);
-                self.on_shared(&group, index, online, tried, &mut Encoding::of(&message));
+                let mut encoding = Encoding::of(&message);
+                if !self.has_expired(&encoding) {
+                    self.on_shared(&group, index, online, tried, &mut encoding);
+                }
             }
             ShardMessage::Retain(message) => self.on_retain(message),
             ShardMessage::RetainedQuery(query) => self.on_retained_query(query),
             ShardMessage::RetainedAnswer(answer) => self.on_retained_answer(*answer),
         }
+    }
+
+    /// Whether a message has expired on its way from another shard, which is counted.
+    /// `[MQTT-3.3.2-5]`
+    pub(super) fn has_expired(&self, encoding: &Encoding<'_>) -> bool {
+        let expired = encoding.publication.is_expired(self.now.monotonic);
+        self.stats.publish_dropped.add(DropReason::Expired, expired.into());
+        expired
     }
 
     /// Other shards have taken in what was sent to them: publishers may go on.

@@ -58,6 +58,10 @@ pub struct Peer {
     pub key: Option<ConnectionKey>,
     /// Sent by the client and not yet consumed by the broker.
     pub unread: Vec<u8>,
+    /// How many of these bytes the reactor has read and holds.
+    pub held: usize,
+    /// The client is gone: behind `unread` nothing comes, and nothing can be written.
+    pub cut: bool,
     /// The reactor waits for `Effect::Resume`.
     pub paused: bool,
     /// The bytes that the socket still takes; `usize::MAX` for a client that keeps up.
@@ -91,6 +95,8 @@ impl Peer {
             shard,
             key: Some(key),
             unread: Vec::new(),
+            held: 0,
+            cut: false,
             paused: false,
             room: usize::MAX,
             blocked: false,

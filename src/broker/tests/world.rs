@@ -18,8 +18,8 @@ pub const Q0: QoS = QoS::AtMostOnce;
 pub const Q1: QoS = QoS::AtLeastOnce;
 pub const Q2: QoS = QoS::ExactlyOnce;
 
-/// Items, and their cost.
-type Batch = (Vec<ShardMessage>, u32);
+/// A batch's number among all of them, its items, and their cost.
+type Batch = (u64, Vec<ShardMessage>, u32);
 
 pub struct World {
     pub brokers: Vec<Broker>,
@@ -33,7 +33,9 @@ pub struct World {
     /// The shard that accepts the next connection.
     pub accepts_on: usize,
     /// Mail on its way: from, to, batches.
-    mail: Vec<Vec<VecDeque<Batch>>>,
+    pub(super) mail: Vec<Vec<VecDeque<Batch>>>,
+    /// The batches sent so far.
+    pub(super) batches: u64,
     next_id: u16,
 }
 
@@ -70,6 +72,7 @@ impl World {
             credit: 1_000,
             accepts_on: 0,
             mail: (0..shards).map(|_| (0..shards).map(|_| VecDeque::new()).collect()).collect(),
+            batches: 0,
             next_id: 0,
         };
         world.renew_credit();
@@ -269,15 +272,23 @@ impl World {
 
     /// Gives the broker what the client has sent, once.
     fn read(&mut self, c: C) -> bool {
+        self.read_some(c, usize::MAX).1
+    }
+
+    /// Gives the broker what it has left over and at most so many bytes more. Says how many it has
+    /// used up, and whether there is more to do.
+    pub(super) fn read_some(&mut self, c: C, bytes: usize) -> (usize, bool) {
         let peer = &mut self.peers[c];
-        let Some(key) = peer.key else { return false };
+        let Some(key) = peer.key else { return (0, false) };
         if peer.paused || peer.unread.is_empty() {
-            return false;
+            return (0, false);
         }
         let shard = peer.shard;
-        let progress = self.brokers[shard].on_bytes(self.now, key, &peer.unread);
+        let end = peer.held.saturating_add(bytes).min(peer.unread.len());
+        let progress = self.brokers[shard].on_bytes(self.now, key, &peer.unread[..end]);
         peer.unread.drain(..progress.consumed);
-        match progress.next {
+        peer.held = end - progress.consumed;
+        let busy = match progress.next {
             NextStep::Read => progress.consumed > 0,
             NextStep::Yield => true,
             NextStep::Pause => {
@@ -293,7 +304,8 @@ impl World {
                 peer.shard = to;
                 true
             }
-        }
+        };
+        (progress.consumed, busy)
     }
 
     fn end_turn(&mut self, shard: usize) -> bool {
@@ -313,7 +325,7 @@ impl World {
         }
     }
 
-    fn apply_effects(&mut self, shard: usize) -> bool {
+    pub(super) fn apply_effects(&mut self, shard: usize) -> bool {
         let effects = self.brokers[shard].take_effects();
         let busy = !effects.is_empty();
         let mut finished = Vec::new();
@@ -349,12 +361,13 @@ impl World {
         }
     }
 
-    fn send_mail(&mut self, shard: usize) -> bool {
+    pub(super) fn send_mail(&mut self, shard: usize) -> bool {
         let mut sent = false;
-        let mail = &mut self.mail[shard];
+        let (mail, batches) = (&mut self.mail[shard], &mut self.batches);
         self.brokers[shard].take_mail(|to, items, cost| {
             assert_ne!(usize::from(to.0), shard, "no mail to oneself");
-            mail[usize::from(to.0)].push_back((items, cost));
+            *batches += 1;
+            mail[usize::from(to.0)].push_back((*batches, items, cost));
             sent = true;
         });
         self.renew_credit();
@@ -362,11 +375,11 @@ impl World {
     }
 
     fn left(&self, from: usize, to: usize) -> u32 {
-        let used = self.mail[from][to].iter().map(|(_, cost)| cost).sum();
+        let used = self.mail[from][to].iter().map(|(_, _, cost)| cost).sum();
         self.credit.saturating_sub(used)
     }
 
-    fn renew_credit(&mut self) {
+    pub(super) fn renew_credit(&mut self) {
         for from in 0..self.brokers.len() {
             let mut enough = true;
             for to in (0..self.brokers.len()).filter(|to| *to != from) {
@@ -389,7 +402,7 @@ impl World {
 
     /// Delivers the oldest batch on one way.
     pub fn deliver_batch(&mut self, from: usize, to: usize) -> bool {
-        let Some((items, _)) = self.mail[from][to].pop_front() else { return false };
+        let Some((_, items, _)) = self.mail[from][to].pop_front() else { return false };
         for item in items {
             self.brokers[to].on_mail(self.now, item);
         }
@@ -410,7 +423,7 @@ impl World {
     }
 
     /// Writes an outbox as far as the socket takes it, as the reactor does.
-    fn write(&mut self, shard: usize, key: ConnectionKey) {
+    pub(super) fn write(&mut self, shard: usize, key: ConnectionKey) {
         let Some(c) = self.find(shard, key) else {
             self.brokers[shard].on_write_failed(key);
             return;
@@ -426,6 +439,9 @@ impl World {
             }
             let bytes: Vec<u8> = slices[..filled].iter().flat_map(|s| s.to_vec()).collect();
             let sent = bytes.len().min(self.peers[c].room);
+            if self.peers[c].cut {
+                return self.brokers[shard].on_write_failed(key);
+            }
             if sent == 0 && !bytes.is_empty() {
                 self.peers[c].blocked = true;
                 return self.brokers[shard].on_blocked(key);

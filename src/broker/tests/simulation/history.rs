@@ -1,0 +1,270 @@
+//! Histories: what clients, sockets, shards and the clock do, one action after the other. A history
+//! is made from a seed, and stays meaningful when actions are taken out of it.
+
+use crate::{codec::Version, topics::Strategy};
+
+/// The clients, by the number that they have in a history.
+pub const VERSIONS: [Version; 6] =
+    [Version::V3_1, Version::V3_1_1, Version::V5, Version::V5, Version::V3_1_1, Version::V5];
+pub const TOPICS: [&str; 7] = ["t/1", "t/2", "t/1/x", "s/1", "s/2", "$d/1", "w"];
+/// Those of wills.
+pub const WILL_TOPICS: [usize; 2] = [1, 6];
+/// The first ones are not shared.
+pub const FILTERS: [&str; 13] = [
+    "t/#",
+    "t/+",
+    "t/1",
+    "+/2",
+    "#",
+    "t/1/x",
+    "s/+",
+    "w",
+    "$d/#",
+    "$share/g/s/+",
+    "$share/h/s/1",
+    "$share/g/t/1",
+    "$share/h/#",
+];
+pub const PLAIN_FILTERS: usize = 9;
+const ACTIONS: usize = 300;
+
+/// What is set once.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup {
+    pub shards: usize,
+    /// The window towards clients.
+    pub inflight: u16,
+    /// The bytes that an outbox takes.
+    pub outbox: usize,
+    pub packets_per_turn: u32,
+    /// The messages that a session's queue takes.
+    pub queue: usize,
+    /// The bytes that a session's queue takes.
+    pub queue_bytes: usize,
+    /// The bytes that all queues take.
+    pub queues_bytes: u64,
+    pub drop_oldest: bool,
+    pub queue_qos0: bool,
+    /// Items on their way between two shards.
+    pub credit: u32,
+    pub shapes: usize,
+    /// Mail arrives when an action says so, else when it is sent.
+    pub dawdles: bool,
+    /// Seconds without progress until a slow client is disconnected.
+    pub send_timeout: u64,
+    pub strategy: Strategy,
+}
+
+/// A CONNECT.
+#[derive(Debug, Clone, Copy)]
+pub struct Hello {
+    /// The shard that accepts.
+    pub on: usize,
+    pub clean: bool,
+    /// Session Expiry Interval, for MQTT 5.
+    pub expiry: u32,
+    /// Receive Maximum, for MQTT 5; 0 for none.
+    pub receive: u16,
+    /// Maximum Packet Size, for MQTT 5; 0 for none.
+    pub packet: u32,
+    /// Topic Alias Maximum, for MQTT 5.
+    pub aliases: u16,
+    /// Whether the client answers at once.
+    pub prompt: bool,
+    pub will: Option<WillOf>,
+}
+
+/// A will.
+#[derive(Debug, Clone, Copy)]
+pub struct WillOf {
+    pub topic: usize,
+    pub qos: u8,
+    pub retain: bool,
+    /// Will Delay Interval, for MQTT 5.
+    pub delay: u32,
+}
+
+/// A PUBLISH.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent {
+    pub topic: usize,
+    pub qos: u8,
+    pub retain: bool,
+    /// Bytes of the payload, at least; 0 for none at all.
+    pub size: usize,
+    /// Message Expiry Interval, for MQTT 5; 0 for none.
+    pub expiry: u32,
+    /// Topic Alias, for MQTT 5; 0 for none.
+    pub alias: u16,
+}
+
+/// A SUBSCRIBE for one filter. All but the QoS is for MQTT 5.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    pub filter: usize,
+    pub qos: u8,
+    pub no_local: bool,
+    pub as_published: bool,
+    pub handling: u8,
+    pub id: u32,
+}
+
+/// One step. Clients, connections and shards that do not exist, or cannot do that, do nothing.
+#[derive(Debug, Clone, Copy)]
+pub enum Action {
+    /// The client connects; a connection that it has is left alone.
+    Connect(usize, Hello),
+    /// The client sends DISCONNECT, that asks for the will if so said; MQTT 5 clients may change
+    /// the session expiry.
+    Disconnect(usize, bool, Option<u32>),
+    /// All connections of the client break. Of what they have sent so many bytes still arrive.
+    Cut(usize, usize),
+    Publish(usize, Sent),
+    Subscribe(usize, Asked),
+    Unsubscribe(usize, usize),
+    /// The client sends so many of the answers that it owes.
+    Answer(usize, usize),
+    /// The client answers at once from now on, or does not.
+    Prompt(usize, bool),
+    /// The client's socket has room for so many bytes.
+    Room(usize, usize),
+    /// The shards read at most so many bytes from each connection of the client.
+    Read(usize, usize),
+    /// A shard's turn ends.
+    End(usize),
+    /// A shard reads from all its connections, and ends its turn.
+    Turn(usize),
+    /// So many batches from one shard arrive at another.
+    Arrive(usize, usize, usize),
+    /// So many milliseconds pass.
+    Time(u64),
+    /// Everything that can go on goes on, until nothing can.
+    Settle,
+}
+
+/// A whole history.
+#[derive(Debug, Clone)]
+pub struct History {
+    pub setup: Setup,
+    pub actions: Vec<Action>,
+}
+
+impl History {
+    /// The one history of a seed.
+    pub fn of(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let setup = setup(&mut rng);
+        let mut actions = Vec::new();
+        for client in 0..VERSIONS.len() {
+            actions.push(Action::Connect(client, hello(&mut rng, &setup)));
+        }
+        actions.push(Action::Settle);
+        for client in 0..VERSIONS.len() {
+            actions.push(Action::Subscribe(client, asked(&mut rng, &setup)));
+        }
+        actions.push(Action::Settle);
+        actions.extend((0..ACTIONS).map(|_| action(&mut rng, &setup)));
+        Self { setup, actions }
+    }
+}
+
+fn one_of<T: Copy>(rng: &mut fastrand::Rng, choices: &[T]) -> T {
+    choices[rng.usize(..choices.len())]
+}
+
+fn setup(rng: &mut fastrand::Rng) -> Setup {
+    let roomy = rng.bool();
+    Setup {
+        shards: rng.usize(1..=4),
+        inflight: rng.u16(1..6),
+        outbox: if roomy { 1 << 20 } else { rng.usize(200..2_000) },
+        packets_per_turn: rng.u32(1..8),
+        queue: if roomy { 10_000 } else { rng.usize(2..10) },
+        queue_bytes: if roomy { 1 << 20 } else { rng.usize(500..3_000) },
+        queues_bytes: if roomy { 1 << 30 } else { rng.u64(2_000..20_000) },
+        drop_oldest: rng.bool(),
+        queue_qos0: rng.u8(..4) == 0,
+        credit: rng.u32(2..20),
+        shapes: one_of(rng, &[64, 64, 64, 2]),
+        dawdles: rng.bool(),
+        send_timeout: one_of(rng, &[5, 1_000_000]),
+        strategy: one_of(
+            rng,
+            &[
+                Strategy::RoundRobin,
+                Strategy::Random,
+                Strategy::Sticky,
+                Strategy::HashClientId,
+                Strategy::HashTopic,
+                Strategy::Local,
+            ],
+        ),
+    }
+}
+
+fn hello(rng: &mut fastrand::Rng, setup: &Setup) -> Hello {
+    let tight = setup.queue < 1_000;
+    let will = (rng.u8(..3) == 0).then(|| WillOf {
+        topic: one_of(rng, &WILL_TOPICS),
+        qos: rng.u8(..3),
+        retain: rng.u8(..4) == 0,
+        delay: one_of(rng, &[0, 0, 1, 5, 60]),
+    });
+    Hello {
+        on: rng.usize(..4),
+        clean: rng.u8(..4) == 0,
+        expiry: one_of(rng, &[0, 2, 30, 3_600, 3_600]),
+        receive: one_of(rng, &[0, 1, 2, 5]),
+        packet: if tight { one_of(rng, &[0, 0, 100, 160]) } else { 0 },
+        aliases: rng.u16(..3),
+        prompt: rng.u8(..4) != 0,
+        will,
+    }
+}
+
+fn asked(rng: &mut fastrand::Rng, setup: &Setup) -> Asked {
+    // Shared subscriptions are refused when all shapes are taken.
+    let filters = if setup.shapes < 64 { PLAIN_FILTERS } else { FILTERS.len() };
+    Asked {
+        filter: rng.usize(..filters),
+        qos: one_of(rng, &[0, 1, 1, 2, 2]),
+        no_local: rng.u8(..4) == 0,
+        as_published: rng.bool(),
+        handling: one_of(rng, &[0, 0, 0, 1, 2]),
+        id: rng.u32(..4),
+    }
+}
+
+fn sent(rng: &mut fastrand::Rng) -> Sent {
+    let retain = rng.u8(..4) == 0;
+    Sent {
+        topic: rng.usize(..TOPICS.len()),
+        qos: rng.u8(..3),
+        retain,
+        size: if retain && rng.u8(..4) == 0 { 0 } else { one_of(rng, &[5, 5, 20, 100, 600]) },
+        expiry: one_of(rng, &[0, 0, 0, 1, 10]),
+        alias: rng.u16(..3),
+    }
+}
+
+fn action(rng: &mut fastrand::Rng, setup: &Setup) -> Action {
+    let client = rng.usize(..VERSIONS.len());
+    let shard = rng.usize(..setup.shards);
+    match rng.u8(..100) {
+        0..26 => Action::Publish(client, sent(rng)),
+        26..40 => Action::Turn(shard),
+        40..48 => Action::Read(client, rng.usize(..200)),
+        48..54 => Action::End(shard),
+        54..61 => Action::Arrive(rng.usize(..setup.shards), shard, rng.usize(1..4)),
+        61..66 => Action::Answer(client, rng.usize(1..4)),
+        66..73 => Action::Subscribe(client, asked(rng, setup)),
+        73..76 => Action::Unsubscribe(client, asked(rng, setup).filter),
+        76..81 => Action::Connect(client, hello(rng, setup)),
+        81..84 => Action::Cut(client, one_of(rng, &[0, 0, 1, 7, 30, 1_000])),
+        84 => Action::Disconnect(client, rng.bool(), one_of(rng, &[None, None, Some(1)])),
+        85..90 => Action::Room(client, one_of(rng, &[0, 1, 30, 300, usize::MAX, usize::MAX])),
+        90..94 => Action::Time(one_of(rng, &[1, 50, 500, 500, 3_000, 100_000])),
+        94 => Action::Prompt(client, rng.u8(..4) != 0),
+        _ => Action::Settle,
+    }
+}

@@ -1,0 +1,142 @@
+//! Minimised histories that failed once, as the simulation prints them.
+
+use super::{
+    history::{Action::*, Asked, Hello, Sent, Setup, WillOf},
+    replay,
+};
+use crate::topics::Strategy::*;
+
+/// A message that expires on its way to another shard is not delivered. `[MQTT-3.3.2-5]`
+#[test]
+fn seed_19() {
+    let setup = Setup {
+        shards: 3,
+        inflight: 2,
+        outbox: 567,
+        packets_per_turn: 5,
+        queue: 3,
+        queue_bytes: 1038,
+        queues_bytes: 11753,
+        drop_oldest: false,
+        queue_qos0: false,
+        credit: 18,
+        shapes: 64,
+        dawdles: false,
+        send_timeout: 1000000,
+        strategy: Local,
+    };
+    let actions = vec![
+        Connect(
+            0,
+            Hello {
+                on: 3,
+                clean: false,
+                expiry: 2,
+                receive: 1,
+                packet: 100,
+                aliases: 0,
+                prompt: false,
+                will: Some(WillOf { topic: 1, qos: 1, retain: false, delay: 1 }),
+            },
+        ),
+        Connect(
+            2,
+            Hello {
+                on: 0,
+                clean: false,
+                expiry: 0,
+                receive: 0,
+                packet: 100,
+                aliases: 2,
+                prompt: true,
+                will: None,
+            },
+        ),
+        Settle,
+        Subscribe(
+            0,
+            Asked { filter: 7, qos: 0, no_local: false, as_published: true, handling: 0, id: 0 },
+        ),
+        Settle,
+        Publish(2, Sent { topic: 6, qos: 2, retain: false, size: 100, expiry: 10, alias: 1 }),
+        Turn(1),
+        Time(100000),
+    ];
+    replay(setup, actions);
+}
+
+/// What has expired goes to no other member when a session of a group ends. `[MQTT-3.3.2-5]`
+#[test]
+fn seed_152() {
+    let setup = Setup {
+        shards: 3,
+        inflight: 2,
+        outbox: 1048576,
+        packets_per_turn: 2,
+        queue: 10000,
+        queue_bytes: 1048576,
+        queues_bytes: 1073741824,
+        drop_oldest: true,
+        queue_qos0: false,
+        credit: 5,
+        shapes: 64,
+        dawdles: true,
+        send_timeout: 5,
+        strategy: Sticky,
+    };
+    let actions = vec![
+        Connect(
+            1,
+            Hello {
+                on: 3,
+                clean: false,
+                expiry: 3600,
+                receive: 2,
+                packet: 0,
+                aliases: 2,
+                prompt: true,
+                will: Some(WillOf { topic: 6, qos: 0, retain: true, delay: 60 }),
+            },
+        ),
+        Connect(
+            5,
+            Hello {
+                on: 1,
+                clean: true,
+                expiry: 2,
+                receive: 5,
+                packet: 0,
+                aliases: 0,
+                prompt: true,
+                will: None,
+            },
+        ),
+        Settle,
+        Subscribe(
+            5,
+            Asked { filter: 12, qos: 1, no_local: false, as_published: false, handling: 0, id: 0 },
+        ),
+        Room(5, 30),
+        Publish(5, Sent { topic: 3, qos: 2, retain: false, size: 20, expiry: 1, alias: 1 }),
+        Settle,
+        Time(3000),
+        Subscribe(
+            1,
+            Asked { filter: 12, qos: 2, no_local: true, as_published: false, handling: 1, id: 0 },
+        ),
+        Connect(
+            5,
+            Hello {
+                on: 1,
+                clean: true,
+                expiry: 3600,
+                receive: 1,
+                packet: 0,
+                aliases: 1,
+                prompt: true,
+                will: Some(WillOf { topic: 6, qos: 1, retain: false, delay: 0 }),
+            },
+        ),
+    ];
+    replay(setup, actions);
+}

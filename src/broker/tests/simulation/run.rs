@@ -1,0 +1,224 @@
+//! The simulated world while a history runs: links between clients and shards, and the model that
+//! is told of everything that a shard has handled.
+
+use std::collections::BTreeMap;
+
+use super::{
+    super::world::World,
+    client::{Actor, Link},
+    history::{Action, History, Setup, VERSIONS},
+    model::{Message, Moment, Retained, Session},
+    verdict::Reception,
+};
+use crate::session::QueueCaps;
+
+/// What sessions of 3.x clients last for, in seconds.
+pub const MAX_EXPIRY: u32 = 3_600;
+/// The unacknowledged QoS 1 and 2 messages of one client.
+pub const MAX_PENDING: usize = 20;
+
+/// A message for the shard that keeps its topic's retained one.
+pub struct Retaining {
+    pub number: usize,
+    pub from: usize,
+    pub owner: usize,
+    /// The batch that it is in, or one before.
+    pub bound: Option<u64>,
+}
+
+pub struct Simulation {
+    pub w: World,
+    pub setup: Setup,
+    pub at: Moment,
+    pub actors: Vec<Actor>,
+    /// By connection.
+    pub links: Vec<Link>,
+    pub sessions: Vec<Session>,
+    pub messages: Vec<Message>,
+    pub retained: Retained,
+    pub retaining: Vec<Retaining>,
+    /// Copies that are not sent to the other shards, by shard: message, copy.
+    pub unsent: Vec<Vec<(usize, usize)>>,
+    /// When each batch has arrived.
+    pub arrivals: BTreeMap<u64, Moment>,
+    pub receptions: Vec<Reception>,
+    /// Wills published by each shard.
+    pub wills: Vec<u64>,
+    /// Shards whose turn has begun: when, in milliseconds of the clock.
+    pub awake: Vec<Option<u64>>,
+    pub next_tick: Vec<u64>,
+    /// When the turn whose output is looked at began, in milliseconds of the clock.
+    pub began: u64,
+    /// The first thing that is wrong.
+    pub wrong: Option<String>,
+}
+
+impl Simulation {
+    pub fn new(setup: Setup) -> Self {
+        let mut w = World::with(setup.shards, |c| {
+            c.max_inflight = setup.inflight;
+            c.max_outbox_bytes = setup.outbox;
+            c.packets_per_turn = setup.packets_per_turn;
+            c.queue = QueueCaps {
+                messages: setup.queue,
+                bytes: setup.queue_bytes,
+                drop_oldest: setup.drop_oldest,
+            };
+            c.max_queued_total_bytes = setup.queues_bytes;
+            c.queue_qos0 = setup.queue_qos0;
+            c.max_filter_shapes = setup.shapes;
+            c.send_timeout = setup.send_timeout * 1_000;
+            c.max_session_expiry = MAX_EXPIRY;
+            c.strategy = setup.strategy;
+        });
+        w.delivers_mail = false;
+        w.credit = setup.credit;
+        w.renew_credit();
+        Self {
+            setup,
+            at: 0,
+            actors: VERSIONS.iter().enumerate().map(|(n, v)| Actor::new(n, *v)).collect(),
+            links: Vec::new(),
+            sessions: Vec::new(),
+            messages: Vec::new(),
+            retained: Retained::default(),
+            retaining: Vec::new(),
+            unsent: vec![Vec::new(); setup.shards],
+            arrivals: BTreeMap::new(),
+            receptions: Vec::new(),
+            wills: vec![0; setup.shards],
+            awake: vec![None; setup.shards],
+            next_tick: vec![0; setup.shards],
+            began: 0,
+            wrong: None,
+            w,
+        }
+    }
+
+    /// Runs a whole history, and says what is wrong first.
+    pub fn run(history: &History) -> Result<(), String> {
+        let mut simulation = Self::new(history.setup);
+        for (n, action) in history.actions.iter().enumerate() {
+            simulation.step(*action);
+            if let Some(wrong) = simulation.wrong.take() {
+                return Err(format!("{wrong} (action {n}: {action:?})"));
+            }
+        }
+        simulation.conclude();
+        match simulation.wrong.take() {
+            Some(wrong) => Err(wrong),
+            None => {
+                simulation.w.end();
+                Ok(())
+            }
+        }
+    }
+
+    /// Notes that something is wrong.
+    pub fn fail(&mut self, wrong: impl FnOnce() -> String) {
+        if self.wrong.is_none() {
+            self.wrong = Some(wrong());
+        }
+    }
+
+    pub fn check(&mut self, is_right: bool, wrong: impl FnOnce() -> String) {
+        if !is_right {
+            self.fail(wrong);
+        }
+    }
+
+    /// A new moment.
+    pub fn next(&mut self) -> Moment {
+        self.at += 1;
+        self.at
+    }
+
+    pub fn step(&mut self, action: Action) {
+        let shards = self.setup.shards;
+        match action {
+            Action::Connect(client, hello) => self.connect(client, hello),
+            Action::Disconnect(client, with_will, expiry) => {
+                self.disconnect(client, with_will, expiry);
+            }
+            Action::Cut(client, bytes) => self.cut(client, bytes),
+            Action::Publish(client, sent) => self.publish(client, sent),
+            Action::Subscribe(client, asked) => self.subscribe(client, asked),
+            Action::Unsubscribe(client, filter) => self.unsubscribe(client, filter),
+            Action::Answer(client, count) => {
+                if let Some(c) = self.actors[client].connection {
+                    self.answer(c, count);
+                }
+            }
+            Action::Prompt(client, prompt) => {
+                if let Some(c) = self.actors[client].connection {
+                    self.links[c].prompt = prompt;
+                    self.collect(c);
+                }
+            }
+            Action::Room(client, bytes) => {
+                if let Some(c) = self.actors[client].connection {
+                    self.room(c, bytes);
+                }
+            }
+            Action::Read(client, bytes) => {
+                for c in (0..self.links.len())
+                    .filter(|c| self.links[*c].client == client)
+                    .collect::<Vec<_>>()
+                {
+                    self.read(c, bytes);
+                }
+            }
+            Action::End(shard) if shard < shards => {
+                self.end_turn(shard);
+            }
+            Action::Turn(shard) if shard < shards => {
+                self.read_all(shard);
+                self.end_turn(shard);
+            }
+            Action::Arrive(from, to, batches) if from < shards && to < shards => {
+                for _ in 0..batches {
+                    self.arrive(from, to);
+                }
+            }
+            Action::Time(milliseconds) => {
+                self.w.now.monotonic += milliseconds;
+                self.w.now.unix += milliseconds;
+            }
+            Action::Settle => self.settle(),
+            Action::End(_) | Action::Turn(_) | Action::Arrive(..) => {}
+        }
+    }
+
+    /// Everybody comes back, takes everything, and then nothing must be missing.
+    fn conclude(&mut self) {
+        for round in 0..3 {
+            for client in 0..self.actors.len() {
+                if let Some(c) = self.actors[client].connection {
+                    self.links[c].prompt = true;
+                    self.room(c, usize::MAX);
+                    self.collect(c);
+                } else if round < 2 {
+                    self.come_back(client);
+                }
+            }
+            self.settle();
+        }
+        self.look_at_the_rest();
+        self.look_at_retained();
+        self.judge();
+    }
+
+    /// Connections of clients that went away without a word.
+    fn look_at_the_rest(&mut self) {
+        for client in 0..self.actors.len() {
+            let Some(c) = self.actors[client].connection else { continue };
+            let waiting = self.actors[client].pending.len() + self.links[c].asked.len();
+            let open = self.links[c].open && self.links[c].session.is_some();
+            self.check(open && waiting == 0, || {
+                format!("unanswered: client {client} waits for {waiting} answers")
+            });
+        }
+        let late = self.retaining.first().map(|r| r.number);
+        self.check(late.is_none(), || format!("retained: {late:?} has not come to its owner"));
+    }
+}
