@@ -461,5 +461,6 @@ fn stats_name(reason: CloseReason) -> &'static str {
     crate::stats::Reason::name(reason)
 }
 
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod tests;

@@ -181,6 +181,11 @@ impl<T: Send> Endpoint<T> {
     pub(super) fn wait(&self) {
         self.mailbox.signal().wait();
     }
+
+    /// Ends the next wait, as a shard does that has more to do.
+    pub(super) fn go_on(&self) {
+        self.mailbox.signal().raise();
+    }
 }
 
 /// Sends control items into the mailboxes from any thread.

@@ -1,7 +1,8 @@
 //! Proofs of the handshakes, over all interleavings.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --release --lib mesh`. A lost wake-up leaves a thread waiting
-//! for ever, which loom reports as a deadlock.
+//! for ever, which loom reports as a deadlock. `scripts/loom_mutants.py` breaks the handshakes, one
+//! line at a time, and checks that a test here fails each time; `docs/fuzzing.md` has the result.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use super::*;
@@ -11,6 +12,13 @@ fn pair(credit: u32) -> (Endpoint<u32>, Endpoint<u32>) {
     let mut ends = mesh(2, credit).unwrap();
     let second = ends.pop().unwrap();
     (ends.pop().unwrap(), second)
+}
+
+/// Every interleaving in which threads are preempted at most so many times.
+fn bounded(preemptions: usize, test: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(test);
 }
 
 /// Receives batches, asleep whenever there is none, until `items` items have come.
@@ -51,9 +59,7 @@ fn no_wake_up_is_lost() {
 
 #[test]
 fn two_senders_keep_their_order_and_wake_the_receiver() {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
-    builder.check(|| {
+    bounded(3, || {
         let mut ends = mesh(2, 10).unwrap();
         let a = ends.pop().unwrap();
         let receiver = ends.pop().unwrap();
@@ -115,9 +121,7 @@ fn no_credit_that_returns_in_steps_is_lost() {
 /// The sender asks anew, having sent more, while the receiver answers what it asked before.
 #[test]
 fn asking_again_while_credit_returns_loses_nothing() {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(4);
-    builder.check(|| {
+    bounded(4, || {
         let (a, b) = pair(1);
         a.send(1, vec![1], 1);
         assert!(!a.await_credit(1));
@@ -136,9 +140,7 @@ fn asking_again_while_credit_returns_loses_nothing() {
 /// Both sleep and wake each other, with credit for one item.
 #[test]
 fn a_sleeping_pair_gets_everything_through() {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
-    builder.check(|| {
+    bounded(3, || {
         let (a, b) = pair(1);
         let receiver = thread::spawn(move || {
             assert_eq!(receive(&b, 2), [(0, 1), (0, 2)]);
@@ -150,5 +152,174 @@ fn a_sleeping_pair_gets_everything_through() {
             a.send(1, vec![item], 1);
         }
         receiver.join().unwrap();
+    });
+}
+
+/// What a shard does at the end of a turn and until the next one begins, in the order of
+/// `shard/turn.rs` and its `watch_mailbox`: take the mail in, send, announce sleep or ask for
+/// another turn; then wait, clear the signal, and only then take the announcement back.
+struct Turns<'a, T> {
+    end: &'a Endpoint<T>,
+    received: Vec<T>,
+    /// Sleeps that something else ends, a timer or a socket: the signal is not cleared then.
+    other_events: u32,
+}
+
+impl<'a, T: Send> Turns<'a, T> {
+    fn of(end: &'a Endpoint<T>) -> Self {
+        Self { end, received: Vec::new(), other_events: 0 }
+    }
+
+    /// Ends turns until `is_done` says so after one. It is asked once the mail is in, and sends.
+    fn run(&mut self, mut is_done: impl FnMut(&Endpoint<T>, &[T]) -> bool) {
+        loop {
+            while let Some(batch) = self.end.receive() {
+                self.received.extend(batch.items);
+                self.end.returned(batch.from, batch.cost);
+            }
+            // The flag alone says nothing: `send_mail` looks at the credit itself.
+            self.end.take_credit_returned();
+            if is_done(self.end, &self.received) {
+                return;
+            }
+            self.until_next();
+        }
+    }
+
+    fn until_next(&mut self) {
+        let asleep = self.end.prepare_sleep();
+        if !asleep {
+            self.end.go_on();
+        }
+        if asleep && self.other_events > 0 {
+            self.other_events -= 1;
+        } else {
+            self.end.wait();
+            self.end.clear_wake();
+        }
+        if asleep {
+            self.end.awake();
+        }
+    }
+}
+
+/// As `send_mail` asks of a broker that is starved.
+fn has_credit<T: Send>(end: &Endpoint<T>, mut to: std::ops::Range<usize>) -> bool {
+    to.all(|to| end.credit(to) > 0 || end.await_credit(to))
+}
+
+/// Batches that come while the shard ends its turn, falls asleep or wakes up.
+#[test]
+fn a_shard_between_turns_misses_no_mail() {
+    bounded(4, || {
+        let (a, b) = pair(10);
+        let sender = thread::spawn(move || {
+            a.send(1, vec![1], 1);
+            a.send(1, vec![2], 1);
+        });
+        let mut turns = Turns::of(&b);
+        turns.run(|_, received| received.len() == 2);
+        assert_eq!(turns.received, [1, 2]);
+        sender.join().unwrap();
+    });
+}
+
+/// A timer ends the first sleep, so that the signal may be raised with nobody asleep, and be found
+/// raised when there is nothing to do.
+#[test]
+fn a_sleep_that_a_timer_ends_misses_no_mail() {
+    bounded(4, || {
+        let (a, b) = pair(10);
+        let sender = thread::spawn(move || {
+            a.send(1, vec![1], 1);
+            a.send(1, vec![2], 1);
+        });
+        let mut turns = Turns::of(&b);
+        turns.other_events = 1;
+        turns.run(|_, received| received.len() == 2);
+        assert_eq!(turns.received, [1, 2]);
+        sender.join().unwrap();
+    });
+}
+
+/// Mail of an outsider and credit of another shard come at once, and each ends the sleep or is
+/// seen before it: neither takes the other's wake-up.
+#[test]
+fn mail_and_credit_that_come_at_once_are_both_seen() {
+    bounded(3, || {
+        let (a, b) = pair(1);
+        let outside = a.sender();
+        a.send(1, vec![1], 1);
+        let receiver = thread::spawn(move || b.returned(0, 1));
+        let foreign = thread::spawn(move || outside.send(0, vec![2]));
+        Turns::of(&a).run(|a, received| has_credit(a, 1..2) && received == [2]);
+        receiver.join().unwrap();
+        foreign.join().unwrap();
+    });
+}
+
+/// A publisher without credit towards two shards asks one of them after the other.
+#[test]
+fn credit_of_two_shards_is_awaited_in_turn() {
+    bounded(4, || {
+        let mut ends = mesh::<u32>(3, 1).unwrap();
+        let (c, b, a) = (ends.pop().unwrap(), ends.pop().unwrap(), ends.pop().unwrap());
+        a.send(1, vec![1], 1);
+        a.send(2, vec![1], 1);
+        let others =
+            [thread::spawn(move || b.returned(0, 1)), thread::spawn(move || c.returned(0, 1))];
+        Turns::of(&a).run(|a, _| has_credit(a, 1..3));
+        others.into_iter().for_each(|other| other.join().unwrap());
+    });
+}
+
+/// Two shards send to a third with credit for one item each, all three as shards do.
+#[test]
+fn two_starved_senders_get_everything_through() {
+    bounded(2, || {
+        let mut ends = mesh(3, 1).unwrap();
+        let receiver = ends.remove(0);
+        let senders = ends.into_iter().map(|end| {
+            thread::spawn(move || {
+                let mut left = 2;
+                Turns::of(&end).run(|end, _| {
+                    while left > 0 && has_credit(end, 0..1) {
+                        end.send(0, vec![end.id()], 1);
+                        left -= 1;
+                    }
+                    left == 0
+                });
+            })
+        });
+        let senders: Vec<_> = senders.collect();
+        let mut turns = Turns::of(&receiver);
+        turns.run(|_, received| received.len() == 4);
+        turns.received.sort_unstable();
+        assert_eq!(turns.received, [1, 1, 2, 2]);
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+    });
+}
+
+/// Two shards send to each other with credit for one item, so that each has to take mail in while
+/// it waits for credit.
+#[test]
+fn two_shards_that_starve_each_other_get_everything_through() {
+    bounded(4, || {
+        let (a, b) = pair(1);
+        let run = |end: Endpoint<u32>, to: usize| {
+            let mut left = 2;
+            let mut turns = Turns::of(&end);
+            turns.run(|end, received| {
+                while left > 0 && has_credit(end, to..to + 1) {
+                    end.send(to, vec![left], 1);
+                    left -= 1;
+                }
+                left == 0 && received.len() == 2
+            });
+            assert_eq!(turns.received, [2, 1]);
+        };
+        let other = thread::spawn(move || run(b, 0));
+        run(a, 1);
+        other.join().unwrap();
     });
 }
