@@ -36,7 +36,7 @@ fi
 build() {
     # With --target, build scripts and macros are spared the instrumentation.
     RUSTFLAGS="${flags[*]}" CARGO_TARGET_DIR="$target/$sanitizer" \
-        cargo build --locked --release --manifest-path fuzz/Cargo.toml --features libfuzzer \
+        cargo build --release --manifest-path fuzz/Cargo.toml --features libfuzzer \
         --bins --target "$host"
 }
 

@@ -157,7 +157,7 @@ impl Walk {
                 let id = u.int_in_range(0..=3)?;
                 self.subscribe(n, &filters, id);
             }
-            9 if plain => self.unsubscribe(n, *u.choose(&FILTERS)?),
+            9 if plain => self.unsubscribe(n, u.choose(&FILTERS)?),
             10..=16 if plain => self.publish(n, u)?,
             17 => self.w.advance(u.int_in_range(0..=15_000)?),
             18 | 19 => {

@@ -181,7 +181,7 @@ impl Walk {
     }
 
     fn retain(&mut self, topic: String, value: u32) {
-        if value % 4 == 0 {
+        if value.is_multiple_of(4) {
             assert_eq!(self.retained.remove(&topic), self.retained_model.remove(&topic));
         } else {
             let old = self.retained_model.insert(topic.clone(), value);
@@ -298,10 +298,10 @@ impl Shard {
     fn join(&mut self, share: &str, filter: &str, session: u32, online: bool) {
         let membership = (share.to_owned(), filter.to_owned(), session);
         let subscriber = Subscriber { session: SessionKey(session), options: 0, id: 0 };
-        if self.memberships.contains_key(&membership) {
-            let was = self.memberships.insert(membership, online);
+        if let Some(was) = self.memberships.get_mut(&membership) {
+            let was = std::mem::replace(was, online);
             assert!(self.members.join(share, filter, subscriber, online));
-            if was != Some(online) {
+            if was != online {
                 let key = self.groups.key(filter);
                 self.groups.set_online(self.id, share, filter, &key, online);
             }

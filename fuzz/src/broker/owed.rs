@@ -125,7 +125,8 @@ impl Owed {
         assert!(message.expiry.is_none_or(|left| Some(left) <= publication.expiry), "{message:?}");
         let owing = || self.owing(client, &publication.topic, publication.at);
         let granted = owing()
-            .filter(|it| publication.by != client || !it.options.no_local)
+            // No Local does not hold back what was retained: see docs/conformance.md.
+            .filter(|it| publication.by != client || !it.options.no_local || message.retain)
             .map(|it| it.options.qos.value());
         let granted = granted.max().unwrap_or_else(|| panic!("{client} is not owed {message:?}"));
         assert!(message.qos <= granted, "{client}: {message:?}, of QoS {granted} at most");
