@@ -50,9 +50,9 @@ MUTANTS = [
      "wake_at < returned\n"),
     ("who gives back forgets who waits", "credit.rs", "wake_at <= returned\n",
      "self.wake_at.swap(NOT_STARVED, Ordering::Relaxed) <= returned && wake_at <= returned\n"),
-    ("the signal is cleared after the mail was taken in", "loom_tests.rs",
-     "            if is_done(self.end, &self.received) {",
-     "            self.end.clear_wake();\n            if is_done(self.end, &self.received) {"),
+    ("the signal is cleared between announcing sleep and waiting", "loom_tests.rs",
+     "        if !asleep {\n            self.end.go_on();", "        if asleep {\n"
+     "            self.end.clear_wake();\n        } else {\n            self.end.go_on();"),
     ("a queue that gives the newest first", "sync.rs", "items.pop_front()", "items.pop_back()"),
 ]
 

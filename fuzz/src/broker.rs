@@ -408,7 +408,9 @@ impl Walk {
                     }
                 }
                 Ok(Packet::Publish(publish)) => self.owed.wild(publish.payload),
-                _ => {}
+                Ok(_) => {}
+                // In this version it is told why.
+                Err(error) => version = error.version.unwrap_or(version),
             }
             rest = &rest[frame.len..];
         }

@@ -156,8 +156,9 @@ fn a_sleeping_pair_gets_everything_through() {
 }
 
 /// What a shard does at the end of a turn and until the next one begins, in the order of
-/// `shard/turn.rs` and its `watch_mailbox`: take the mail in, send, announce sleep or ask for
-/// another turn; then wait, clear the signal, and only then take the announcement back.
+/// `shard/turn.rs` and its `watch_mailbox`: take the mail in, send, give credit back, announce
+/// sleep or ask for another turn; then wait, clear the signal, and only then take the announcement
+/// back.
 struct Turns<'a, T> {
     end: &'a Endpoint<T>,
     received: Vec<T>,
@@ -173,13 +174,18 @@ impl<'a, T: Send> Turns<'a, T> {
     /// Ends turns until `is_done` says so after one. It is asked once the mail is in, and sends.
     fn run(&mut self, mut is_done: impl FnMut(&Endpoint<T>, &[T]) -> bool) {
         loop {
+            let mut owed = Vec::new();
             while let Some(batch) = self.end.receive() {
                 self.received.extend(batch.items);
-                self.end.returned(batch.from, batch.cost);
+                owed.push((batch.from, batch.cost));
             }
             // The flag alone says nothing: `send_mail` looks at the credit itself.
             self.end.take_credit_returned();
-            if is_done(self.end, &self.received) {
+            let is_done = is_done(self.end, &self.received);
+            for (from, cost) in owed {
+                self.end.returned(from, cost);
+            }
+            if is_done {
                 return;
             }
             self.until_next();
