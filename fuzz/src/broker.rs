@@ -64,7 +64,7 @@ struct Client {
     unacknowledged: BTreeMap<u16, AckKind>,
     /// The messages and UNSUBSCRIBEs that it waits for an acknowledgement of.
     published: BTreeMap<u16, Vec<u8>>,
-    unsubscribing: BTreeMap<u16, String>,
+    unsubscribing: BTreeMap<u16, (&'static str, u32)>,
     /// The aliases that it has set.
     aliases: BTreeMap<u16, &'static str>,
     window: usize,
@@ -304,7 +304,7 @@ impl Walk {
         let client = &mut self.clients[n];
         let Some(c) = client.connection else { return };
         let packet_id = self.w.id();
-        client.unsubscribing.insert(packet_id.get(), filter.to_owned());
+        client.unsubscribing.insert(packet_id.get(), (filter, self.owed.step));
         let filters = [filter];
         let unsubscribe = Unsubscribe {
             packet_id,
@@ -457,8 +457,8 @@ impl Walk {
                 client.unacknowledged.insert(id, AckKind::Pubcomp);
             }
             Got::Unsuback(id, _) => {
-                if let Some(filter) = client.unsubscribing.remove(&id) {
-                    self.owed.unsubscribed(n, &filter);
+                if let Some((filter, asked)) = client.unsubscribing.remove(&id) {
+                    self.owed.unsubscribed(n, filter, asked);
                 }
             }
             _ => {}

@@ -29,6 +29,8 @@ struct Subscription {
     options: SubscriptionOptions,
     id: u32,
     session: u32,
+    /// The step at which the client asked for it.
+    from: u32,
     /// The step at which the client knew that it had ended.
     until: Option<u32>,
 }
@@ -89,17 +91,19 @@ impl Owed {
         options: SubscriptionOptions,
         id: u32,
     ) {
-        let account = &mut self.accounts[client];
+        let (from, account) = (self.step, &mut self.accounts[client]);
         let session = account.session;
         let filter = filter.to_owned();
-        let new = Subscription { filter, options, id, session, until: None };
+        let new = Subscription { filter, options, id, session, from, until: None };
         account.subscriptions.push(new);
     }
 
-    /// The broker has said that the client has no such subscription any more.
-    pub fn unsubscribed(&mut self, client: usize, filter: &str) {
+    /// The broker has said that the client has no such subscription any more, or only one that it
+    /// asked for later than at step `asked`.
+    pub fn unsubscribed(&mut self, client: usize, filter: &str, asked: u32) {
         for subscription in &mut self.accounts[client].subscriptions {
-            if subscription.filter == filter && subscription.until.is_none() {
+            let ended = subscription.filter == filter && subscription.from <= asked;
+            if ended && subscription.until.is_none() {
                 subscription.until = Some(self.step);
             }
         }
