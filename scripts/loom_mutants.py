@@ -15,6 +15,8 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 COPY = TARGET / "loom-mutants"
+# Its own: cargo would take a mutant that was built last for the real thing, and test that.
+BUILT = TARGET / "loom-mutants-built"
 
 # What it is, the file in src/mesh, what stands there, what is to stand there.
 MUTANTS = [
@@ -62,7 +64,7 @@ def tests():
     env = dict(
         os.environ,
         RUSTFLAGS="--cfg loom",
-        CARGO_TARGET_DIR=str(TARGET / "loom"),
+        CARGO_TARGET_DIR=str(BUILT),
         CARGO_PROFILE_RELEASE_LTO="off",
         CARGO_PROFILE_RELEASE_CODEGEN_UNITS="16",
         RUST_BACKTRACE="0",
