@@ -106,6 +106,8 @@ impl Shard {
         self.touch();
         let (consumed, step) = self.handle(key, &bytes);
         bytes.drain(..consumed.min(bytes.len()));
+        // What is left counts with its length: it must not hold the memory of what was before it.
+        bytes.shrink_to(2 * bytes.len());
         self.keep_unread(key, bytes);
         step
     }

@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use ringmq::codec::PublishProperties;
+use ringmq::codec::{AckKind, PublishProperties};
 use socket2::SockRef;
 
 use crate::{
@@ -195,4 +195,36 @@ fn a_sender_of_one_byte_at_a_time_holds_no_turn() {
         neighbours.go_on();
     });
     neighbours.finish();
+}
+
+#[test]
+fn what_is_left_of_a_large_packet_holds_no_more_memory_than_it_has_bytes() {
+    let server = Server::start(&["--shards=2", "--max-unread-bytes=2MiB"]);
+    let mut clients: Vec<_> =
+        (0..400).map(|n| server.connect(Version::V3_1_1, &format!("large-{n}"))).collect();
+    let before = server.resident_kib();
+    for client in &mut clients {
+        // A PINGREQ, and half of another one, which is kept when the first is answered.
+        client.send_raw(b"\xc0\0\xc0");
+        assert!(matches!(client.receive().packet(), Packet::Pingresp));
+        // The other half, a large packet, and half a PINGREQ again.
+        let id = client.next_id();
+        let publish = Packet::Publish(Publish {
+            topic: "nobody",
+            payload: &[7; 60 << 10],
+            qos: QoS::AtLeastOnce,
+            packet_id: Some(id),
+            ..Publish::default()
+        });
+        let bytes = [b"\0", &client.encode(&publish)[..], b"\xc0"].concat();
+        client.send_raw(&bytes);
+        assert!(matches!(client.receive().packet(), Packet::Pingresp));
+        client.expect_ack(AckKind::Puback, id.get());
+    }
+    let grown = server.resident_kib().saturating_sub(before);
+    assert!(grown < 8 * 1024, "{grown} KiB");
+    for client in &mut clients {
+        client.send_raw(b"\0");
+        assert!(matches!(client.receive().packet(), Packet::Pingresp));
+    }
 }
