@@ -17,8 +17,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 exec </dev/null
 source scripts/lib/broker.sh
+source scripts/lib/measure.sh
 
-save=
 arguments=()
 command="scripts/adversaries.sh $*"
 while (($#)); do
@@ -29,7 +29,7 @@ while (($#)); do
         shift
         ;;
     *)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+        print_help
         exit 2
         ;;
     esac
@@ -43,15 +43,13 @@ if [[ -z "${IN_NAMESPACE:-}" ]] && unshare --net true 2>/dev/null; then
         IN_NAMESPACE=yes exec unshare --net "$0" ${save:+--save} "${arguments[@]}"
 fi
 
-work="$(mktemp -d)"
+begin_measurement ${save:+--save}
 far=
 trap 'stop_broker || true; [[ -z "$far" ]] || kill "$far"; rm -rf "$work"' EXIT
 
 build_broker
 load="${RINGMQ_LOAD:-${CARGO_TARGET_DIR:-target}/release/ringmq-load}"
 [[ -x "$load" ]] || cargo build --locked --release -p ringmq-load
-ulimit -n "$(ulimit -Hn)"
-describe_machine >"$work/machine"
 
 flags=(--shards 2 --max-unread-bytes 32MiB --sys-interval 500ms)
 if [[ -n "${IN_NAMESPACE:-}" ]]; then
@@ -74,16 +72,9 @@ start_broker "${flags[@]}"
 
 status=0
 {
-    cat "$work/machine"
-    printf 'command   %s (broker: ringmq %s)\n\n' "$command" "${flags[*]}"
+    print_head "$command (broker: ringmq ${flags[*]})"
     python3 scripts/adversaries.py --port "$broker_port" --pid "$broker_pid" --load "$load" \
         "${arguments[@]}"
 } >"$work/report" || status=1
-cat "$work/report"
-if [[ -n "$save" ]]; then
-    folder="docs/perf/$(date -u +%Y-%m-%d)-$(machine_name)"
-    mkdir -p "$folder"
-    cp "$work/report" "$folder/adversaries.txt"
-    echo "kept in $folder/adversaries.txt"
-fi
+keep_report adversaries.txt
 exit "$status"
