@@ -217,31 +217,25 @@ fn has_credit<T: Send>(end: &Endpoint<T>, mut to: std::ops::Range<usize>) -> boo
 /// Batches that come while the shard ends its turn, falls asleep or wakes up.
 #[test]
 fn a_shard_between_turns_misses_no_mail() {
-    bounded(4, || {
-        let (a, b) = pair(10);
-        let sender = thread::spawn(move || {
-            a.send(1, vec![1], 1);
-            a.send(1, vec![2], 1);
-        });
-        let mut turns = Turns::of(&b);
-        turns.run(|_, received| received.len() == 2);
-        assert_eq!(turns.received, [1, 2]);
-        sender.join().unwrap();
-    });
+    misses_no_mail(0);
 }
 
 /// A timer ends the first sleep, so that the signal may be raised with nobody asleep, and be found
 /// raised when there is nothing to do.
 #[test]
 fn a_sleep_that_a_timer_ends_misses_no_mail() {
-    bounded(4, || {
+    misses_no_mail(1);
+}
+
+fn misses_no_mail(other_events: u32) {
+    bounded(4, move || {
         let (a, b) = pair(10);
         let sender = thread::spawn(move || {
             a.send(1, vec![1], 1);
             a.send(1, vec![2], 1);
         });
         let mut turns = Turns::of(&b);
-        turns.other_events = 1;
+        turns.other_events = other_events;
         turns.run(|_, received| received.len() == 2);
         assert_eq!(turns.received, [1, 2]);
         sender.join().unwrap();
