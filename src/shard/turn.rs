@@ -145,6 +145,9 @@ impl Shard {
         while left > 0 {
             let Some(batch) = self.endpoint.receive() else { break };
             left = left.saturating_sub(batch.items.len());
+            // No earlier than the sender's: a message would have longer to live than it was sent
+            // with. [MQTT-3.3.2-6]
+            self.now.set(self.clock.now());
             for envelope in batch.items {
                 match envelope {
                     Envelope::Mail(mail) => self.broker.borrow_mut().on_mail(self.now(), mail),
