@@ -102,13 +102,16 @@ impl Shard {
         step
     }
 
-    fn handle_kept(self: &Rc<Self>, key: ConnectionKey, mut bytes: Vec<u8>) -> Step {
+    fn handle_kept(self: &Rc<Self>, key: ConnectionKey, bytes: Vec<u8>) -> Step {
         self.touch();
         let (consumed, step) = self.handle(key, &bytes);
-        bytes.drain(..consumed.min(bytes.len()));
-        // What is left counts with its length: it must not hold the memory of what was before it.
-        bytes.shrink_to(2 * bytes.len());
-        self.keep_unread(key, bytes);
+        // What is left counts with its length, and is not to hold the memory of what was before it:
+        // shrunk in place it would leave a hole that is too small for the next large packet.
+        let rest = match consumed {
+            0 => bytes,
+            _ => bytes.get(consumed..).unwrap_or_default().to_vec(),
+        };
+        self.keep_unread(key, rest);
         step
     }
 
