@@ -11,6 +11,7 @@
 //! | [`stats`] | counters, one set per shard |
 //! | [`session`] | one client's protocol state |
 //! | [`auth`] | who may connect |
+//! | [`record`] | what outlives the process, in plain terms |
 //! | [`broker`] | one shard's whole state, without any I/O |
 //! | [`mesh`] | mailboxes and hand-over between shards |
 //! | [`cli`] | flags, environment and file to settings |
@@ -31,6 +32,8 @@ pub mod codec;
 #[cfg(not(loom))]
 pub mod limits;
 pub mod mesh;
+#[cfg(not(loom))]
+pub mod record;
 #[cfg(not(loom))]
 pub mod session;
 #[cfg(not(loom))]

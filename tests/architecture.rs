@@ -19,8 +19,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // A counter has a cache line of its own, as `mesh` lays them out.
     ("stats", &["limits", "mesh"]),
     ("mesh", &["limits"]),
-    ("store", &["limits"]),
-    ("broker", &["limits", "codec", "topics", "session", "auth", "stats"]),
+    ("record", &[]),
+    ("store", &["limits", "record", "stats"]),
+    ("broker", &["limits", "codec", "topics", "session", "auth", "stats", "record"]),
     ("cli", &["limits", "codec", "topics"]),
     ("transport", &["limits"]),
     (
@@ -32,6 +33,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "session",
             "auth",
             "stats",
+            "record",
             "broker",
             "mesh",
             "store",
@@ -51,7 +53,7 @@ const CONFINED: &[(&str, &[&str], &str)] = &[
     ("tokio", &["control"], "the data plane has a runtime of its own"),
     (
         "bytes",
-        &["codec", "topics", "session", "broker", "shard", "transport", "store"],
+        &["codec", "topics", "session", "record", "broker", "shard", "transport", "store"],
         "mesh and \
         limits hold no messages",
     ),
@@ -79,7 +81,7 @@ const IMPURE: &[&str] = &[
     "env",
     "process",
 ];
-const PURE: &[&str] = &["limits", "codec", "topics", "session", "broker"];
+const PURE: &[&str] = &["limits", "codec", "topics", "session", "record", "broker"];
 
 /// `fastrand`'s own generator, which seeds itself from the clock and the thread.
 const SELF_SEEDED: &[&str] = &[
