@@ -10,6 +10,9 @@
 
 use bytes::Bytes;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod model;
+
 /// A session, by a number that no other session of this store ever had. 0 is none.
 pub type SessionNumber = u64;
 /// A message body, by a number that no other body of this store ever had.
