@@ -237,3 +237,33 @@ impl Peer {
         encode_ack(kind, id, reason, self.version, &mut self.unread);
     }
 }
+
+/// A CONNECT with a clean start and nothing special.
+pub fn hello(version: Version, client_id: &str) -> Connect<'_> {
+    Connect {
+        version,
+        clean_start: true,
+        keep_alive: 0,
+        client_id,
+        will: None,
+        user_name: None,
+        password: None,
+        properties: ConnectProperties::default(),
+    }
+}
+
+/// A CONNECT for a session that stays for an hour, or as long as 3.x sessions do.
+pub fn staying(version: Version, client_id: &str) -> Connect<'_> {
+    let mut connect = hello(version, client_id);
+    connect.clean_start = false;
+    connect.properties.session_expiry_interval = Some(3_600);
+    connect
+}
+
+/// The properties of a CONNACK that was received.
+pub fn connack<R>(got: &Got, f: impl FnOnce(&ConnackProperties<'_>) -> R) -> R {
+    let Got::Connack { raw, .. } = got else { panic!("not a CONNACK: {got:?}") };
+    let FrameStatus::Complete(frame) = frame(raw, u32::MAX).unwrap() else { panic!() };
+    let Packet::Connack(c) = Packet::decode(&frame, Version::V5).unwrap() else { panic!() };
+    f(&c.properties)
+}

@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, io::IoSlice, sync::Arc};
 
 use super::peer::{Got, Msg, Peer};
+pub use super::peer::{connack, hello, staying};
 use crate::{
     auth::{Anonymous, Authenticator},
     broker::{Broker, Config, ConnectionKey, Effect, NextStep, Now, ShardMessage, Shared},
@@ -26,6 +27,8 @@ pub struct World {
     pub shared: Shared,
     pub peers: Vec<Peer>,
     pub now: Now,
+    /// What a shard's clock showed when the shard last looked at it, if that may be past.
+    pub(super) looked: Vec<Option<Now>>,
     /// Whether [`World::settle`] delivers mail.
     pub delivers_mail: bool,
     /// Items that each shard may have on their way to each other shard.
@@ -68,6 +71,7 @@ impl World {
             shared,
             peers: Vec::new(),
             now,
+            looked: vec![None; shards],
             delivers_mail: true,
             credit: 1_000,
             accepts_on: 0,
@@ -79,13 +83,19 @@ impl World {
         world
     }
 
+    /// The time that a shard goes by.
+    pub(super) fn now_on(&self, shard: usize) -> Now {
+        self.looked[shard].unwrap_or(self.now)
+    }
+
     // ---- What clients do -------------------------------------------------------------------
 
     /// A connection without a CONNECT.
     pub fn open(&mut self, version: Version) -> C {
         let shard = self.accepts_on;
         let peer = format!("10.0.0.1:{}", 10_000 + self.peers.len()).parse().unwrap();
-        let key = self.brokers[shard].on_accepted(self.now, peer);
+        let now = self.now_on(shard);
+        let key = self.brokers[shard].on_accepted(now, peer);
         self.peers.push(Peer::new(version, shard, key));
         self.peers.len() - 1
     }
@@ -262,7 +272,8 @@ impl World {
     /// One turn of a shard; says whether anything happened.
     pub fn turn(&mut self, shard: usize) -> bool {
         let mut busy = self.brokers[shard].has_work();
-        self.brokers[shard].on_turn(self.now);
+        let now = self.now_on(shard);
+        self.brokers[shard].on_turn(now);
         for c in 0..self.peers.len() {
             busy |= self.peers[c].shard == shard && self.read(c);
         }
@@ -278,6 +289,7 @@ impl World {
     /// Gives the broker what it has left over and at most so many bytes more. Says how many it has
     /// used up, and whether there is more to do.
     pub(super) fn read_some(&mut self, c: C, bytes: usize) -> (usize, bool) {
+        let now = self.now_on(self.peers[c].shard);
         let peer = &mut self.peers[c];
         let Some(key) = peer.key else { return (0, false) };
         if peer.paused || peer.unread.is_empty() {
@@ -285,7 +297,7 @@ impl World {
         }
         let shard = peer.shard;
         let end = peer.held.saturating_add(bytes).min(peer.unread.len());
-        let progress = self.brokers[shard].on_bytes(self.now, key, &peer.unread[..end]);
+        let progress = self.brokers[shard].on_bytes(now, key, &peer.unread[..end]);
         peer.unread.drain(..progress.consumed);
         peer.held = end - progress.consumed;
         let busy = match progress.next {
@@ -300,6 +312,8 @@ impl World {
                 let address = self.brokers[shard].peer(key).unwrap();
                 self.brokers[shard].on_handed_over(key);
                 let to = usize::from(to.0);
+                // It comes with the mail.
+                self.looked[to] = self.looked[to].map(|_| self.now);
                 peer.key = Some(self.brokers[to].on_accepted(self.now, address));
                 peer.shard = to;
                 true
@@ -350,7 +364,9 @@ impl World {
     /// Tells the broker that a connection is closed.
     pub fn close(&mut self, c: C, reason: CloseReason) {
         let Some(key) = self.peers[c].key.take() else { return };
-        self.brokers[self.peers[c].shard].on_closed(self.now, key, reason);
+        let shard = self.peers[c].shard;
+        let now = self.now_on(shard);
+        self.brokers[shard].on_closed(now, key, reason);
     }
 
     /// The broker ends its half of the stream, and the client its own.
@@ -403,8 +419,9 @@ impl World {
     /// Delivers the oldest batch on one way.
     pub fn deliver_batch(&mut self, from: usize, to: usize) -> bool {
         let Some((_, items, _)) = self.mail[from][to].pop_front() else { return false };
+        let now = self.now_on(to);
         for item in items {
-            self.brokers[to].on_mail(self.now, item);
+            self.brokers[to].on_mail(now, item);
         }
         self.renew_credit();
         true
@@ -553,34 +570,4 @@ impl World {
         let retained: usize = self.brokers.iter().map(|b| b.retained.len()).sum();
         assert_eq!(totals.retained_messages, retained as u64);
     }
-}
-
-/// A CONNECT with a clean start and nothing special.
-pub fn hello(version: Version, client_id: &str) -> Connect<'_> {
-    Connect {
-        version,
-        clean_start: true,
-        keep_alive: 0,
-        client_id,
-        will: None,
-        user_name: None,
-        password: None,
-        properties: ConnectProperties::default(),
-    }
-}
-
-/// A CONNECT for a session that stays for an hour, or as long as 3.x sessions do.
-pub fn staying(version: Version, client_id: &str) -> Connect<'_> {
-    let mut connect = hello(version, client_id);
-    connect.clean_start = false;
-    connect.properties.session_expiry_interval = Some(3_600);
-    connect
-}
-
-/// The properties of a CONNACK that was received.
-pub fn connack<R>(got: &Got, f: impl FnOnce(&ConnackProperties<'_>) -> R) -> R {
-    let Got::Connack { raw, .. } = got else { panic!("not a CONNACK: {got:?}") };
-    let FrameStatus::Complete(frame) = frame(raw, u32::MAX).unwrap() else { panic!() };
-    let Packet::Connack(c) = Packet::decode(&frame, Version::V5).unwrap() else { panic!() };
-    f(&c.properties)
 }

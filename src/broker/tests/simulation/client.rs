@@ -30,6 +30,7 @@ pub enum What {
         with_will: bool,
         expiry: Option<u32>,
     },
+    Ping,
     Answer,
 }
 
@@ -39,6 +40,8 @@ pub struct Pending {
     pub number: usize,
     pub id: u16,
     pub sent: Sent,
+    /// The connection that it was sent on last.
+    pub on: C,
     /// PUBREC has come.
     pub received: bool,
 }
@@ -70,8 +73,12 @@ impl Actor {
 pub struct Link {
     pub client: usize,
     pub hello: Hello,
-    /// CONNACK has come.
+    /// The client may send.
     pub open: bool,
+    /// CONNACK has come.
+    pub answered: bool,
+    /// The broker has no room for the session.
+    pub refused: bool,
     /// The broker has ended it.
     pub over: bool,
     pub prompt: bool,
@@ -81,12 +88,22 @@ pub struct Link {
     pub last_session: Option<usize>,
     /// When it was accepted, and whether with a session.
     pub accepted: Option<(u64, bool)>,
+    /// When its shard got it, and then, when that handled its last packet, in milliseconds of the
+    /// clock.
+    pub heard: u64,
+    /// It has not been read from at some time since its shard's last tick, or at that.
+    pub paused: bool,
+    /// The last tick for which that was so, in milliseconds of the clock: the broker does not blame
+    /// its client for the time until it reads again.
+    pub unheard: u64,
     /// Packets that no shard has handled: bytes, and what they are.
     pub sent: VecDeque<(usize, What)>,
     /// The bytes of the first of them that are used up.
     pub consumed: usize,
     /// SUBSCRIBE and UNSUBSCRIBE packets without an answer.
     pub asked: Vec<u16>,
+    /// PINGREQ packets without an answer.
+    pub pings: usize,
     /// Answers that the client owes.
     pub owes: VecDeque<(AckKind, u16)>,
     /// Packet ids of messages that came on this connection and are not answered to the end.
@@ -98,19 +115,25 @@ pub struct Link {
 }
 
 impl Link {
-    fn new(client: usize, hello: Hello) -> Self {
+    fn new(client: usize, hello: Hello, now: u64) -> Self {
         Self {
             client,
             hello,
-            open: false,
+            open: hello.eager,
+            answered: false,
+            refused: false,
             over: false,
             prompt: hello.prompt,
             session: None,
             last_session: None,
             accepted: None,
+            heard: now,
+            paused: false,
+            unheard: 0,
             sent: VecDeque::new(),
             consumed: 0,
             asked: Vec::new(),
+            pings: 0,
             owes: VecDeque::new(),
             live: BTreeMap::new(),
             aliases: BTreeMap::new(),
@@ -148,7 +171,12 @@ impl Simulation {
         self.messages.len() - 1
     }
 
-    pub fn connect(&mut self, client: usize, hello: Hello) {
+    pub fn connect(&mut self, client: usize, mut hello: Hello) {
+        // What a resumed session still has to send goes first: its client waits for CONNACK.
+        hello.eager &= hello.clean || self.actors[client].pending.is_empty();
+        if hello.eager {
+            self.actors[client].pending.clear();
+        }
         if let Some(old) = self.actors[client].connection {
             // It lies there, and takes nothing more.
             self.w.peers[old].room = 0;
@@ -170,6 +198,7 @@ impl Simulation {
         });
         let mut connect = plain_hello(version, &name);
         connect.clean_start = hello.clean;
+        connect.keep_alive = hello.keep_alive;
         connect.properties.session_expiry_interval = Some(hello.expiry);
         connect.properties.receive_maximum = Some(hello.receive).filter(|n| *n > 0);
         connect.properties.maximum_packet_size = Some(hello.packet).filter(|n| *n > 0);
@@ -183,11 +212,12 @@ impl Simulation {
             properties: WillProperties { delay_interval: will.delay, ..<_>::default() },
         });
         self.w.accepts_on = hello.on % self.setup.shards;
+        self.wake(self.w.accepts_on);
         let c = self.w.open(version);
         self.w.peers[c].acknowledges = false;
-        self.links.push(Link::new(client, hello));
+        let now = self.w.now_on(self.w.accepts_on).monotonic;
+        self.links.push(Link::new(client, hello, now));
         self.actors[client].connection = Some(c);
-        self.wake(self.w.peers[c].shard);
         self.send(c, What::Connect(number), &Packet::Connect(connect));
     }
 
@@ -196,6 +226,8 @@ impl Simulation {
         let hello = Hello {
             on: 0,
             clean: false,
+            keep_alive: 0,
+            eager: false,
             expiry: 3_600,
             receive: 0,
             packet: 0,
@@ -220,6 +252,12 @@ impl Simulation {
         // Nothing may come behind it.
         self.links[c].open = false;
         self.actors[client].connection = None;
+    }
+
+    pub fn ping(&mut self, client: usize) {
+        let Some(c) = self.open(client) else { return };
+        self.links[c].pings += 1;
+        self.send(c, What::Ping, &Packet::Pingreq);
     }
 
     /// The client's connections break.
@@ -272,7 +310,7 @@ impl Simulation {
             actor.last_id = actor.last_id % u16::MAX + 1;
         }
         let id = actor.last_id;
-        let pending = Pending { number, id, sent, received: false };
+        let pending = Pending { number, id, sent, on: c, received: false };
         if sent.qos > 0 {
             actor.pending.push(pending);
         }
@@ -280,7 +318,7 @@ impl Simulation {
     }
 
     fn send_publish(&mut self, c: C, pending: Pending, dup: bool) {
-        let Pending { number, id, sent, received } = pending;
+        let Pending { number, id, sent, received, .. } = pending;
         if received {
             return self.send_ack(c, What::Pubrel(id), AckKind::Pubrel, id);
         }
@@ -382,6 +420,8 @@ impl Simulation {
     }
 
     fn understand(&mut self, c: C, client: usize, got: Got) {
+        let is_connack = matches!(got, Got::Connack { .. });
+        self.check(is_connack != self.links[c].answered, || format!("CONNACK: not first: {got:?}"));
         match got {
             Got::Connack { present, reason, .. } => self.on_connack(c, client, present, reason),
             Got::Publish(message) => {
@@ -410,25 +450,44 @@ impl Simulation {
                 self.links[c].asked.retain(|asked| *asked != id);
             }
             Got::Disconnect(reason) => {
-                let known = [ReasonCode::SessionTakenOver, ReasonCode::QuotaExceeded];
+                use ReasonCode as R;
+                let known = [R::SessionTakenOver, R::QuotaExceeded, R::KeepAliveTimeout];
                 self.check(known.contains(&reason), || format!("disconnected: {reason:?}"));
             }
-            Got::Pingresp | Got::Auth(..) => self.fail(|| "unasked: PINGRESP or AUTH".into()),
+            Got::Pingresp => match self.links[c].pings.checked_sub(1) {
+                Some(left) => self.links[c].pings = left,
+                None => self.fail(|| "unasked: PINGRESP".into()),
+            },
+            Got::Auth(..) => self.fail(|| "unasked: AUTH".into()),
         }
     }
 
     fn on_connack(&mut self, c: C, client: usize, present: bool, reason: ReasonCode) {
         let version = self.actors[client].version;
+        self.links[c].answered = true;
+        if self.links[c].refused {
+            let told = match version {
+                Version::V5 => ReasonCode::QuotaExceeded,
+                _ => ReasonCode::ServerUnavailable,
+            };
+            self.check(reason == told && !present, || format!("refused: CONNACK {reason:?}"));
+            self.links[c].open = false;
+            self.actors[client].connection = None;
+            return;
+        }
         let expected = self.links[c].accepted.map(|(_, present)| present);
         let told = version == Version::V3_1 || Some(present) == expected;
         self.check(reason == ReasonCode::Success && told, || {
             format!("session present: {present}, expected {expected:?}, {reason:?}")
         });
         self.links[c].open = true;
+        let pending = &mut self.actors[client].pending;
         if expected != Some(true) {
-            self.actors[client].pending.clear();
+            pending.retain(|p| p.on == c);
         }
-        for pending in self.actors[client].pending.clone() {
+        let again: Vec<_> = pending.iter().filter(|p| p.on != c).copied().collect();
+        pending.iter_mut().for_each(|p| p.on = c);
+        for pending in again {
             self.send_publish(c, pending, true);
         }
     }

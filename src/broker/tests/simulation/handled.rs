@@ -21,9 +21,10 @@ impl Simulation {
             self.links[c].consumed -= length;
             self.links[c].sent.pop_front();
             self.next();
-            if is_over {
+            if is_over || self.links[c].refused {
                 continue;
             }
+            self.links[c].heard = self.w.now_on(self.w.peers[c].shard).monotonic;
             if let What::Connect(will) = what {
                 self.accept(c, will);
             } else if let Some(session) = self.links[c].session {
@@ -59,13 +60,13 @@ impl Simulation {
                 }
                 self.lost(c);
             }
-            What::Connect(_) | What::Answer => {}
+            What::Connect(_) | What::Ping | What::Answer => {}
         }
     }
 
     /// A shard takes a message in.
     fn take_in(&mut self, number: usize, shard: usize) {
-        let now = self.w.now.monotonic;
+        let now = self.w.now_on(shard).monotonic;
         let message = &mut self.messages[number];
         let expires_at = message.expiry.map(|ms| now + ms);
         message.copies.push(Copy { at: self.at, shard, expires_at, sent: None });
@@ -75,6 +76,7 @@ impl Simulation {
         }
         let owner = self.owner(self.messages[number].topic);
         if owner == shard {
+            self.just_retained.push(number);
             return self.set_retained(number, self.at);
         }
         self.retaining.push(Retaining { number, from: shard, owner, bound: None });
@@ -84,6 +86,12 @@ impl Simulation {
     fn accept(&mut self, c: C, will: Option<usize>) {
         let (client, hello) = (self.links[c].client, self.links[c].hello);
         let alive = |s: &Session| s.client == client && s.is_alive();
+        let sessions = self.sessions.iter().filter(|s| s.is_alive()).count() as u64;
+        let maximum = self.setup.sessions;
+        if maximum > 0 && sessions >= maximum && !self.sessions.iter().any(alive) {
+            self.links[c].refused = true;
+            return;
+        }
         if let Some(session) = self.sessions.iter().position(alive)
             && let Some(old) = self.sessions[session].connection
         {
@@ -143,8 +151,8 @@ impl Simulation {
             self.links[c].open = false;
             self.actors[client].connection = None;
         }
-        let now = self.w.now.monotonic;
         let known = &mut self.sessions[session];
+        let now = self.w.now_on(known.shard).monotonic;
         known.connection = None;
         if let Some(last) = known.connections.last_mut() {
             last.2 = at;

@@ -26,6 +26,8 @@ pub const FILTERS: [&str; 13] = [
     "$share/h/#",
 ];
 pub const PLAIN_FILTERS: usize = 9;
+/// More retained messages than there are topics.
+pub const ROOMY: u64 = 1_000;
 const ACTIONS: usize = 300;
 
 /// What is set once.
@@ -52,6 +54,12 @@ pub struct Setup {
     pub dawdles: bool,
     /// Seconds without progress until a slow client is disconnected.
     pub send_timeout: u64,
+    /// Milliseconds that pass in a turn before it takes its mail in.
+    pub turn: u64,
+    /// The sessions that there may be, over all shards; 0 for no cap.
+    pub sessions: u64,
+    /// The retained messages, over all shards.
+    pub retained: u64,
     pub strategy: Strategy,
 }
 
@@ -61,6 +69,10 @@ pub struct Hello {
     /// The shard that accepts.
     pub on: usize,
     pub clean: bool,
+    /// Keep Alive in seconds; 0 for none.
+    pub keep_alive: u16,
+    /// Whether the client does not wait for CONNACK.
+    pub eager: bool,
     /// Session Expiry Interval, for MQTT 5.
     pub expiry: u32,
     /// Receive Maximum, for MQTT 5; 0 for none.
@@ -122,6 +134,8 @@ pub enum Action {
     Publish(usize, Sent),
     Subscribe(usize, Asked),
     Unsubscribe(usize, usize),
+    /// The client sends PINGREQ.
+    Ping(usize),
     /// The client sends so many of the answers that it owes.
     Answer(usize, usize),
     /// The client answers at once from now on, or does not.
@@ -188,6 +202,9 @@ fn setup(rng: &mut fastrand::Rng) -> Setup {
         shapes: one_of(rng, &[64, 64, 64, 2]),
         dawdles: rng.bool(),
         send_timeout: one_of(rng, &[5, 1_000_000]),
+        turn: one_of(rng, &[0, 0, 1, 7]),
+        sessions: one_of(rng, &[0, 0, 0, 3, 5]),
+        retained: one_of(rng, &[ROOMY, ROOMY, 1, 4]),
         strategy: one_of(
             rng,
             &[
@@ -213,6 +230,8 @@ fn hello(rng: &mut fastrand::Rng, setup: &Setup) -> Hello {
     Hello {
         on: rng.usize(..4),
         clean: rng.u8(..4) == 0,
+        keep_alive: one_of(rng, &[0, 0, 0, 2, 30]),
+        eager: rng.u8(..3) == 0,
         expiry: one_of(rng, &[0, 2, 30, 3_600, 3_600]),
         receive: one_of(rng, &[0, 1, 2, 5]),
         packet: if tight { one_of(rng, &[0, 0, 100, 160]) } else { 0 },
@@ -235,14 +254,16 @@ fn asked(rng: &mut fastrand::Rng, setup: &Setup) -> Asked {
     }
 }
 
-fn sent(rng: &mut fastrand::Rng) -> Sent {
+fn sent(rng: &mut fastrand::Rng, setup: &Setup) -> Sent {
     let retain = rng.u8(..4) == 0;
+    // What has expired takes room until it is swept: the model does not know when that is.
+    let expires = !retain || setup.retained >= ROOMY;
     Sent {
         topic: rng.usize(..TOPICS.len()),
         qos: rng.u8(..3),
         retain,
         size: if retain && rng.u8(..4) == 0 { 0 } else { one_of(rng, &[5, 5, 20, 100, 600]) },
-        expiry: one_of(rng, &[0, 0, 0, 1, 10]),
+        expiry: if expires { one_of(rng, &[0, 0, 0, 1, 10]) } else { 0 },
         alias: rng.u16(..3),
     }
 }
@@ -251,7 +272,7 @@ fn action(rng: &mut fastrand::Rng, setup: &Setup) -> Action {
     let client = rng.usize(..VERSIONS.len());
     let shard = rng.usize(..setup.shards);
     match rng.u8(..100) {
-        0..26 => Action::Publish(client, sent(rng)),
+        0..26 => Action::Publish(client, sent(rng, setup)),
         26..40 => Action::Turn(shard),
         40..48 => Action::Read(client, rng.usize(..200)),
         48..54 => Action::End(shard),
@@ -263,8 +284,9 @@ fn action(rng: &mut fastrand::Rng, setup: &Setup) -> Action {
         81..84 => Action::Cut(client, one_of(rng, &[0, 0, 1, 7, 30, 1_000])),
         84 => Action::Disconnect(client, rng.bool(), one_of(rng, &[None, None, Some(1)])),
         85..90 => Action::Room(client, one_of(rng, &[0, 1, 30, 300, usize::MAX, usize::MAX])),
-        90..94 => Action::Time(one_of(rng, &[1, 50, 500, 500, 3_000, 100_000])),
+        90..94 => Action::Time(one_of(rng, &[1, 1, 3, 50, 500, 500, 3_000, 100_000])),
         94 => Action::Prompt(client, rng.u8(..4) != 0),
+        95 | 96 => Action::Ping(client),
         _ => Action::Settle,
     }
 }

@@ -2,11 +2,13 @@
 
 use super::{
     super::world::C,
+    history::{ROOMY, TOPICS},
     model::{EVER, Moment},
     run::Simulation,
 };
 use crate::{
     broker::{ConnectionKey, ShardMessage},
+    stats::{CloseReason, DropReason},
     topics::ShardId,
 };
 
@@ -16,9 +18,23 @@ const EARLY: u64 = 100;
 const LATE: u64 = 300;
 
 impl Simulation {
-    /// A shard has something to do: it will end its turn.
+    /// A shard has something to do: it will end its turn. Until then it goes by what its clock
+    /// shows now.
     pub fn wake(&mut self, shard: usize) {
-        self.awake[shard].get_or_insert(self.w.now.monotonic);
+        if self.awake[shard].is_none() {
+            self.awake[shard] = Some(self.w.now.monotonic);
+            self.look_at_clock(shard);
+        }
+    }
+
+    /// Time passes, and no shard has seen it yet.
+    pub fn pass(&mut self, milliseconds: u64) {
+        self.w.now.monotonic += milliseconds;
+        self.w.now.unix += milliseconds;
+    }
+
+    fn look_at_clock(&mut self, shard: usize) {
+        self.w.looked[shard] = Some(self.w.now);
     }
 
     /// A connection's task runs, and finds so many bytes more in its socket.
@@ -38,6 +54,9 @@ impl Simulation {
         let is_over = self.w.brokers[shard].is_finishing(key);
         let (consumed, more) = self.w.read_some(c, bytes);
         self.handled(c, consumed, is_over);
+        if self.w.peers[c].shard != shard {
+            self.links[c].heard = self.w.now.monotonic;
+        }
         let peer = &self.w.peers[c];
         let at_end = peer.held == peer.unread.len() && !peer.paused && !more;
         let closes = peer.cut && at_end && peer.key.is_some();
@@ -61,8 +80,10 @@ impl Simulation {
     /// What `Shard::end_turn` does. Says whether tasks go on because of it.
     pub fn end_turn(&mut self, shard: usize) -> bool {
         let began = self.awake[shard].take().unwrap_or(self.w.now.monotonic);
+        self.look_at_clock(shard);
         self.tick(shard);
         self.w.brokers[shard].on_turn(self.w.now);
+        self.pass(self.setup.turn);
         if !self.setup.dawdles {
             self.take_mail_in(shard);
         }
@@ -161,6 +182,8 @@ impl Simulation {
             })
             .collect();
         self.wake(to);
+        // No earlier than the sender's.
+        self.look_at_clock(to);
         self.w.deliver_batch(from, to);
         let at = self.next();
         self.arrivals.insert(number, at);
@@ -184,7 +207,7 @@ impl Simulation {
         let messages = &self.messages;
         let is_it = |r: &super::run::Retaining| {
             let message = &messages[r.number];
-            let same = super::history::TOPICS[message.topic] == topic;
+            let same = TOPICS[message.topic] == topic;
             r.from == from && same && message.payload.as_bytes() == payload
         };
         let Some(place) = self.retaining.iter().position(is_it) else {
@@ -194,10 +217,20 @@ impl Simulation {
         self.set_retained(retaining.number, at);
     }
 
+    /// What is one too many for its shard is not retained.
     pub fn set_retained(&mut self, number: usize, at: Moment) {
         let message = &self.messages[number];
-        let value = (!message.payload.is_empty()).then_some(number);
-        self.retained.set(message.topic, value, at);
+        let topic = message.topic;
+        let mut value = (!message.payload.is_empty()).then_some(number);
+        let owner = self.owner(topic);
+        let others =
+            (0..TOPICS.len()).filter(|other| *other != topic && self.owner(*other) == owner);
+        let kept = others.filter(|other| self.retained.now(*other).is_some()).count() as u64;
+        if value.is_some() && kept >= self.setup.retained.div_ceil(self.setup.shards as u64) {
+            self.not_retained += 1;
+            value = None;
+        }
+        self.retained.set(topic, value, at);
     }
 
     /// Everything in a shard's mailbox, in the order in which it came.
@@ -218,8 +251,20 @@ impl Simulation {
         }
         self.next_tick[shard] = now + 10;
         self.next();
+        self.just_retained.clear();
+        let before: Vec<_> =
+            (0..TOPICS.len()).map(|topic| self.retained.now(topic).map(|r| r.0)).collect();
+        for c in 0..self.links.len() {
+            let peer = &self.w.peers[c];
+            let paused = peer.key.is_some_and(|key| self.w.brokers[shard].is_paused(key));
+            if peer.shard == shard && std::mem::replace(&mut self.links[c].paused, paused) | paused
+            {
+                self.links[c].unheard = now;
+            }
+        }
         self.w.brokers[shard].on_tick(self.w.now);
         self.closed_by_shard(shard);
+        self.look_for_overdue(shard, now);
         for session in 0..self.sessions.len() {
             let known = &self.sessions[session];
             if known.shard != shard || !known.is_alive() || known.connection.is_some() {
@@ -227,7 +272,33 @@ impl Simulation {
             }
             self.after_tick(session, now);
         }
+        self.any_order(shard, &before);
         self.observe(shard);
+    }
+
+    /// What is due in the same tick comes in any order: of several wills to be retained, the broker
+    /// says which one was the last, or the first if there is no room for all.
+    fn any_order(&mut self, shard: usize, before: &[Option<usize>]) {
+        let wills = std::mem::take(&mut self.just_retained);
+        if wills.len() < 2 {
+            return;
+        }
+        let tight = self.setup.retained < ROOMY;
+        for topic in wills.iter().map(|will| self.messages[*will].topic).collect::<Vec<_>>() {
+            let kept = self.w.brokers[shard].retained.get(TOPICS[topic]);
+            let text = kept.map(|kept| String::from_utf8_lossy(kept.view().payload).into_owned());
+            let kept = text.and_then(|text| text.split_once(':')?.0.parse().ok());
+            let is_one = kept.is_some_and(|kept| wills.contains(&kept));
+            self.check(is_one || tight && kept == before[topic], || {
+                format!("retained: {kept:?} after one of the wills {wills:?}")
+            });
+            if kept != self.retained.now(topic).map(|r| r.0) {
+                self.retained.set(topic, kept, self.at);
+            }
+        }
+        if tight {
+            self.not_retained = self.w.dropped(DropReason::RetainedFull);
+        }
     }
 
     /// What became of a session without a connection.
@@ -275,20 +346,75 @@ impl Simulation {
     fn closed_by_shard(&mut self, shard: usize) {
         for c in 0..self.links.len() {
             let peer = &self.w.peers[c];
+            if self.links[c].refused && peer.key.is_none() && peer.inbox.is_empty() {
+                let client = self.links[c].client;
+                self.actors[client].connection.take_if(|current| *current == c);
+            }
             if peer.shard != shard || self.links[c].over {
                 continue;
             }
-            let over = peer.key.is_none_or(|key| self.w.brokers[shard].is_finishing(key));
-            self.links[c].over = over;
-            if over && self.links[c].accepted.is_none() {
-                // No CONNECT came in time.
+            let connections = &self.w.brokers[shard].clients.connections;
+            let connection = peer.key.and_then(|key| connections.get(key.index()));
+            self.links[c].paused |= connection.is_some_and(|connection| connection.paused);
+            let over = connection.is_none_or(|connection| connection.finishing);
+            if !over {
+                continue;
+            }
+            self.links[c].over = true;
+            let cause = connection.and_then(|c| c.extra.as_ref()).and_then(|extra| extra.cause);
+            if self.links[c].session.is_some() || !self.links[c].refused && cause.is_some() {
+                self.check_cause(c, cause);
+            }
+            if self.links[c].session.is_some() {
+                self.lost(c);
+            } else if self.links[c].accepted.is_none() && !self.links[c].refused {
                 let client = self.links[c].client;
                 self.actors[client].connection.take_if(|current| *current == c);
-            } else if over && self.links[c].session.is_some() {
-                let slow = self.links[c].slow && self.setup.send_timeout < 1_000;
-                self.check(slow, || format!("connection {c} was closed without a cause"));
-                self.lost(c);
             }
+        }
+    }
+
+    /// Whether the broker may have closed a connection.
+    fn check_cause(&mut self, c: C, cause: Option<CloseReason>) {
+        let link = &self.links[c];
+        let now = self.w.now_on(self.w.peers[c].shard).monotonic;
+        let due = |timeout: Option<u64>| timeout.is_some_and(|ms| now + EARLY >= link.heard + ms);
+        let is_right = match cause {
+            Some(CloseReason::SlowConsumer) => link.slow && self.setup.send_timeout < 1_000,
+            Some(CloseReason::KeepAliveTimeout) => {
+                link.session.is_some() && due(self.timeout(c)) && !link.paused
+            }
+            Some(CloseReason::ConnectTimeout) => link.session.is_none() && due(self.timeout(c)),
+            // The model knows.
+            Some(CloseReason::Disconnect | CloseReason::TakenOver) => link.session.is_none(),
+            _ => false,
+        };
+        let heard = link.heard;
+        self.check(is_right, || {
+            format!(
+                "connection {c} was closed without a cause: {cause:?}, heard {heard}, now {now}"
+            )
+        });
+    }
+
+    /// How long a client may be silent, in milliseconds. `[MQTT-3.1.2-22]`
+    fn timeout(&self, c: C) -> Option<u64> {
+        match self.links[c].accepted {
+            None => Some(self.w.brokers[self.w.peers[c].shard].config.connect_timeout),
+            Some(_) => Some(u64::from(self.links[c].hello.keep_alive) * 1_500).filter(|ms| *ms > 0),
+        }
+    }
+
+    /// Whoever has been silent for too long is disconnected.
+    fn look_for_overdue(&mut self, shard: usize, now: u64) {
+        for c in 0..self.links.len() {
+            let (peer, link) = (&self.w.peers[c], &self.links[c]);
+            if peer.shard != shard || link.over {
+                continue;
+            }
+            let since = link.heard.max(link.unheard);
+            let late = self.timeout(c).is_some_and(|ms| since + ms + LATE <= now);
+            self.check(!late, || format!("connection {c}: silent since {since}, and open"));
         }
     }
 
@@ -376,7 +502,7 @@ impl Simulation {
 
     /// The shard that keeps a topic's retained message.
     pub fn owner(&self, topic: usize) -> usize {
-        let ShardId(owner) = self.w.shared.retained_owner(super::history::TOPICS[topic]);
+        let ShardId(owner) = self.w.shared.retained_owner(TOPICS[topic]);
         usize::from(owner)
     }
 

@@ -23,6 +23,9 @@ fn seed_19() {
         shapes: 64,
         dawdles: false,
         send_timeout: 1000000,
+        turn: 0,
+        sessions: 0,
+        retained: 1000,
         strategy: Local,
     };
     let actions = vec![
@@ -31,6 +34,8 @@ fn seed_19() {
             Hello {
                 on: 3,
                 clean: false,
+                keep_alive: 0,
+                eager: false,
                 expiry: 2,
                 receive: 1,
                 packet: 100,
@@ -44,6 +49,8 @@ fn seed_19() {
             Hello {
                 on: 0,
                 clean: false,
+                keep_alive: 0,
+                eager: false,
                 expiry: 0,
                 receive: 0,
                 packet: 100,
@@ -82,6 +89,9 @@ fn seed_152() {
         shapes: 64,
         dawdles: true,
         send_timeout: 5,
+        turn: 0,
+        sessions: 0,
+        retained: 1000,
         strategy: Sticky,
     };
     let actions = vec![
@@ -90,6 +100,8 @@ fn seed_152() {
             Hello {
                 on: 3,
                 clean: false,
+                keep_alive: 0,
+                eager: false,
                 expiry: 3600,
                 receive: 2,
                 packet: 0,
@@ -103,6 +115,8 @@ fn seed_152() {
             Hello {
                 on: 1,
                 clean: true,
+                keep_alive: 0,
+                eager: false,
                 expiry: 2,
                 receive: 5,
                 packet: 0,
@@ -129,6 +143,8 @@ fn seed_152() {
             Hello {
                 on: 1,
                 clean: true,
+                keep_alive: 0,
+                eager: false,
                 expiry: 3600,
                 receive: 1,
                 packet: 0,

@@ -10,7 +10,7 @@ use super::{
     model::{Message, Moment, Retained, Session},
     verdict::Reception,
 };
-use crate::session::QueueCaps;
+use crate::{session::QueueCaps, stats::DropReason};
 
 /// What sessions of 3.x clients last for, in seconds.
 pub const MAX_EXPIRY: u32 = 3_600;
@@ -37,6 +37,10 @@ pub struct Simulation {
     pub messages: Vec<Message>,
     pub retained: Retained,
     pub retaining: Vec<Retaining>,
+    /// Those that their publishers' shards keep themselves, since the last tick began.
+    pub just_retained: Vec<usize>,
+    /// Messages that were not retained, for there were too many.
+    pub not_retained: u64,
     /// Copies that are not sent to the other shards, by shard: message, copy.
     pub unsent: Vec<Vec<(usize, usize)>>,
     /// When each batch has arrived.
@@ -69,6 +73,8 @@ impl Simulation {
             c.max_filter_shapes = setup.shapes;
             c.send_timeout = setup.send_timeout * 1_000;
             c.max_session_expiry = MAX_EXPIRY;
+            c.max_sessions = setup.sessions;
+            c.max_retained_messages = setup.retained;
             c.strategy = setup.strategy;
         });
         w.delivers_mail = false;
@@ -83,6 +89,8 @@ impl Simulation {
             messages: Vec::new(),
             retained: Retained::default(),
             retaining: Vec::new(),
+            just_retained: Vec::new(),
+            not_retained: 0,
             unsent: vec![Vec::new(); setup.shards],
             arrivals: BTreeMap::new(),
             receptions: Vec::new(),
@@ -144,6 +152,7 @@ impl Simulation {
             Action::Publish(client, sent) => self.publish(client, sent),
             Action::Subscribe(client, asked) => self.subscribe(client, asked),
             Action::Unsubscribe(client, filter) => self.unsubscribe(client, filter),
+            Action::Ping(client) => self.ping(client),
             Action::Answer(client, count) => {
                 if let Some(c) = self.actors[client].connection {
                     self.answer(c, count);
@@ -180,10 +189,7 @@ impl Simulation {
                     self.arrive(from, to);
                 }
             }
-            Action::Time(milliseconds) => {
-                self.w.now.monotonic += milliseconds;
-                self.w.now.unix += milliseconds;
-            }
+            Action::Time(milliseconds) => self.pass(milliseconds),
             Action::Settle => self.settle(),
             Action::End(_) | Action::Turn(_) | Action::Arrive(..) => {}
         }
@@ -191,6 +197,8 @@ impl Simulation {
 
     /// Everybody comes back, takes everything, and then nothing must be missing.
     fn conclude(&mut self) {
+        // Nobody's keep-alive ends meanwhile.
+        self.setup.turn = 0;
         for round in 0..3 {
             for client in 0..self.actors.len() {
                 if let Some(c) = self.actors[client].connection {
@@ -204,15 +212,16 @@ impl Simulation {
             self.settle();
         }
         self.look_at_the_rest();
-        self.look_at_retained();
         self.judge();
+        self.look_at_retained();
     }
 
     /// Connections of clients that went away without a word.
     fn look_at_the_rest(&mut self) {
         for client in 0..self.actors.len() {
             let Some(c) = self.actors[client].connection else { continue };
-            let waiting = self.actors[client].pending.len() + self.links[c].asked.len();
+            let link = &self.links[c];
+            let waiting = self.actors[client].pending.len() + link.asked.len() + link.pings;
             let open = self.links[c].open && self.links[c].session.is_some();
             self.check(open && waiting == 0, || {
                 format!("unanswered: client {client} waits for {waiting} answers")
@@ -220,5 +229,9 @@ impl Simulation {
         }
         let late = self.retaining.first().map(|r| r.number);
         self.check(late.is_none(), || format!("retained: {late:?} has not come to its owner"));
+        let (refused, counted) = (self.not_retained, self.w.dropped(DropReason::RetainedFull));
+        self.check(refused == counted, || {
+            format!("retained: {counted} were too many, expected {refused}")
+        });
     }
 }

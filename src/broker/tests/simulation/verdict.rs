@@ -406,8 +406,10 @@ impl Simulation {
                 fresh.then(|| (TOPICS[topic].to_owned(), message.payload.clone()))
             })
             .collect();
+        let name = self.name_with_room();
         self.w.delivers_mail = true;
-        let c = self.w.connect(Version::V5, "observer");
+        self.w.looked.fill(None);
+        let c = self.w.connect(Version::V5, &name);
         for filter in ["#", "$d/#"] {
             self.w.subscribe(c, filter, super::super::world::Q0);
         }
@@ -420,6 +422,18 @@ impl Simulation {
         }
         self.check(kept == expected, || format!("retained: {kept:?}, expected {expected:?}"));
         self.w.disconnect(c);
+    }
+
+    /// A client identifier that is not refused a session: where there may be but a few, that of a
+    /// client that leaves.
+    fn name_with_room(&mut self) -> String {
+        let alive = self.sessions.iter().find(|session| session.is_alive());
+        let Some(client) = alive.map(|s| s.client).filter(|_| self.setup.sessions > 0) else {
+            return "observer".into();
+        };
+        self.disconnect(client, false, None);
+        self.settle();
+        self.actors[client].name.clone()
     }
 }
 
