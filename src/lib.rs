@@ -12,6 +12,7 @@
 //! | [`session`] | one client's protocol state |
 //! | [`auth`] | who may connect |
 //! | [`record`] | what outlives the process, in plain terms |
+//! | [`store`] | what outlives the process, on disk |
 //! | [`broker`] | one shard's whole state, without any I/O |
 //! | [`mesh`] | mailboxes and hand-over between shards |
 //! | [`cli`] | flags, environment and file to settings |
@@ -40,6 +41,8 @@ pub mod session;
 pub mod shard;
 #[cfg(not(loom))]
 pub mod stats;
+#[cfg(not(loom))]
+pub mod store;
 #[cfg(not(loom))]
 pub mod topics;
 #[cfg(not(loom))]
