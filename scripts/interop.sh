@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # RingMQ against clients that others wrote: Mosquitto's command-line clients, Eclipse Paho for
-# Python and MQTT.js, over 1, 2 and 7 shards. Installs what is missing: the Debian package
-# mosquitto-clients, and the two libraries below the target folder. A line for each check; the last
-# one says `N passed, M failed`, and the exit status is 1 if any failed.
+# Python and MQTT.js, over 1, 2 and 7 shards, and once while its wall clock is set. Installs what is
+# missing: the Debian packages mosquitto-clients and libfaketime, and the two libraries below the
+# target folder. A line for each check; the last one says `N passed, M failed`, and the exit status
+# is 1 if any failed.
 #
 #   scripts/interop.sh            everything
 #   SHARDS="2" scripts/interop.sh only over 2 shards
@@ -21,18 +22,37 @@ limit=300
 folder="${CARGO_TARGET_DIR:-target}/interop"
 mkdir -p "$folder"
 results="$(mktemp "$folder/results.XXXXXX")"
-trap 'stop_broker || true; rm -f "$results"' EXIT
+trap 'stop_broker || true; rm -f "$results"*' EXIT
+
+# install_package NAME: a Debian package.
+install_package() {
+    local as_root=()
+    echo "installing $1"
+    if ((EUID != 0)); then
+        as_root=(sudo -n)
+    fi
+    "${as_root[@]}" apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" \
+        apt-get install -qq -y --no-install-recommends "$1" >/dev/null
+}
+
+# find_clock_library: sets $clock_library, to nothing if it is not installed.
+find_clock_library() {
+    local path
+    clock_library=
+    for path in /usr/lib/*/faketime/libfaketimeMT.so.1; do
+        [[ ! -e "$path" ]] || clock_library=$path
+    done
+}
 
 install_clients() {
     if ! command -v mosquitto_sub >/dev/null; then
-        echo "installing mosquitto-clients"
-        local as_root=()
-        if ((EUID != 0)); then
-            as_root=(sudo -n)
-        fi
-        "${as_root[@]}" apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive "${as_root[@]}" \
-            apt-get install -qq -y --no-install-recommends mosquitto-clients >/dev/null
+        install_package mosquitto-clients
+    fi
+    find_clock_library
+    if [[ -z "$clock_library" ]]; then
+        install_package libfaketime || true
+        find_clock_library
     fi
     local stamp="$folder/paho-$paho_version"
     if [[ ! -e "$stamp" ]]; then
@@ -96,6 +116,20 @@ for shards in ${SHARDS:-1 2 7}; do
     broker_check "$shards shards: has logged no warning" no_complaints
     broker_check "$shards shards: stops with status 0" stop_broker
 done
+
+# Only the broker's own wall clock is set, and not the clock that it counts on.
+if [[ -n "$clock_library" ]]; then
+    clock="$results.clock"
+    echo +0 >"$clock"
+    LD_PRELOAD="$clock_library" FAKETIME_TIMESTAMP_FILE="$clock" FAKETIME_NO_CACHE=1 \
+        FAKETIME_DONT_FAKE_MONOTONIC=1 start_broker --shards 2 --sys-interval 500ms
+    clients "clock" "$folder/venv/bin/python" scripts/interop/clock_test.py "$broker_port" 2 "$clock"
+    broker_check "clock steps: still runs" kill -0 "$broker_pid"
+    broker_check "clock steps: has logged no warning" no_complaints
+    broker_check "clock steps: stops with status 0" stop_broker
+else
+    echo "skip clock steps: the Debian package libfaketime is not installed"
+fi
 
 passed="$(grep -c '^ok ' "$results" || true)"
 failed="$(grep -c '^FAIL ' "$results" || true)"
