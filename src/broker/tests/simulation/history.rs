@@ -284,7 +284,7 @@ fn action(rng: &mut fastrand::Rng, setup: &Setup) -> Action {
         81..84 => Action::Cut(client, one_of(rng, &[0, 0, 1, 7, 30, 1_000])),
         84 => Action::Disconnect(client, rng.bool(), one_of(rng, &[None, None, Some(1)])),
         85..90 => Action::Room(client, one_of(rng, &[0, 1, 30, 300, usize::MAX, usize::MAX])),
-        90..94 => Action::Time(one_of(rng, &[1, 1, 3, 50, 500, 500, 3_000, 100_000])),
+        90..94 => Action::Time(one_of(rng, &[1, 1, 3, 50, 500, 1_000, 3_000, 20_000, 100_000])),
         94 => Action::Prompt(client, rng.u8(..4) != 0),
         95 | 96 => Action::Ping(client),
         _ => Action::Settle,
