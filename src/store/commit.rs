@@ -9,6 +9,7 @@ use tracing::error;
 use super::encoding::{self, Body};
 use super::engine::{Engine, EngineError, Write};
 use super::keys::{self, Names};
+use super::restore::Leftovers;
 use crate::record::{
     Change, DeliveryRecord, DeliveryState, MessageNumber, MessageRecord, Position, SessionNumber,
     SessionRecord, SubscriptionRecord,
@@ -29,8 +30,10 @@ pub(super) struct Memory {
     pub(super) next_number: u64,
     /// Sessions that have ended and have deliveries left to be removed.
     ended: Vec<Ended>,
-    /// Sessions that a start found to have ended and that are not ended yet.
-    found_ended: Vec<SessionNumber>,
+    /// How many deliveries there are, if a start has counted them.
+    pub(super) deliveries: Option<usize>,
+    /// What was found that is to go and that no shard knows of.
+    leftovers: Leftovers,
     /// Where the deliveries of a session begin that drops its oldest.
     oldest: HashMap<SessionNumber, Oldest>,
 }
@@ -51,24 +54,26 @@ struct Oldest {
 }
 
 impl Memory {
-    pub(super) fn new(seed: [u64; 4], next_number: u64) -> Self {
+    pub(super) fn new(seed: [u64; 4], next_number: u64, leftovers: Leftovers) -> Self {
         Self {
             names: Names::new(seed),
             next_number,
             ended: Vec::new(),
             oldest: HashMap::new(),
-            found_ended: Vec::new(),
+            deliveries: leftovers.deliveries,
+            leftovers,
         }
     }
 
-    /// Sessions that a start found to have ended, all of which is to go.
-    pub(super) fn end(&mut self, sessions: Vec<SessionNumber>) {
-        self.found_ended = sessions;
+    /// Has deliveries that turned out to be unreadable removed with the next commit.
+    pub(super) fn lose(&mut self, lost: Vec<(SessionNumber, Position)>) {
+        self.leftovers.lost.extend(lost);
     }
 
     /// Whether there is something to be removed for which no commit has to come.
     pub(super) fn is_untidy(&self) -> bool {
-        !self.ended.is_empty() || !self.found_ended.is_empty()
+        let Leftovers { ended, lost, .. } = &self.leftovers;
+        !self.ended.is_empty() || !ended.is_empty() || !lost.is_empty()
     }
 }
 
@@ -98,6 +103,8 @@ struct Fresh {
 enum Fate {
     State(DeliveryState),
     Dropped,
+    /// There is none, but a state that belongs to nothing.
+    Stateless,
 }
 
 impl<'a> Commit<'a> {
@@ -157,6 +164,13 @@ impl<'a> Commit<'a> {
             }
         }
         Ok(())
+    }
+
+    /// One delivery more, or one less, than there were.
+    fn recount(&mut self, by: isize) {
+        if let Some(deliveries) = &mut self.memory.deliveries {
+            *deliveries = deliveries.saturating_add_signed(by);
+        }
     }
 
     fn count(&mut self, number: u64) {
@@ -280,8 +294,12 @@ impl<'a> Commit<'a> {
     /// commit: a million of them at once would be a commit that everybody waits for.
     pub(super) fn sweep(&mut self, mut budget: usize) -> Result<(), EngineError> {
         for _ in 0..budget {
-            let Some(session) = self.memory.found_ended.pop() else { break };
+            let Some(session) = self.memory.leftovers.ended.pop() else { break };
             self.end_session(session)?;
+        }
+        for _ in 0..budget {
+            let Some((session, position)) = self.memory.leftovers.lost.pop() else { break };
+            self.drop_delivery(session, position)?;
         }
         while let Some(Ended { session, from }) = self.memory.ended.pop() {
             for entry in self.engine.scan(keys::from_position(keys::DELIVERY, session, from)) {
@@ -298,9 +316,8 @@ impl<'a> Commit<'a> {
                 self.drop_stored((session, position), &value);
             }
             for entry in self.engine.scan(keys::all_of(keys::STATE, session)) {
-                if let Some(position) = keys::position_of(&entry?.0) {
-                    self.stored.insert((session, position), Fate::Dropped);
-                }
+                let Some(position) = keys::position_of(&entry?.0) else { continue };
+                self.stored.entry((session, position)).or_insert(Fate::Stateless);
             }
         }
         Ok(())
@@ -366,6 +383,7 @@ impl<'a> Commit<'a> {
                 encoding::delivery_inline(&record, body)
             };
             writes.push(Write::Put(keys::of_delivery(keys::DELIVERY, session, position), value));
+            self.recount(1);
         }
         for (message, count) in references {
             let Some(body) = self.bodies.get(&message) else { continue };
@@ -390,10 +408,12 @@ impl<'a> Commit<'a> {
         for ((session, position), fate) in std::mem::take(&mut self.stored) {
             let state = keys::of_delivery(keys::STATE, session, position);
             match fate {
+                Fate::Stateless => writes.push(Write::Remove(state)),
                 Fate::State(now) => writes.push(Write::Put(state, encoding::state(now))),
                 Fate::Dropped => {
                     let key = keys::of_delivery(keys::DELIVERY, session, position);
                     writes.push(Write::RemoveOnce(key));
+                    self.recount(-1);
                     if self.engine.get(&state)?.is_some() {
                         writes.push(Write::Remove(state));
                     }

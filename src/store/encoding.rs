@@ -11,7 +11,8 @@ use crate::record::{
     SubscriptionRecord, WillRecord,
 };
 
-/// The version of all encodings here.
+/// The version of all encodings here. Another one is another format of the data folder, too: what an
+/// older program cannot read it would call lost, and remove.
 const VERSION: u8 = 1;
 
 /// Why bytes are no record.

@@ -27,8 +27,9 @@ pub(super) trait Engine: Send {
     /// no more writes.
     fn sync(&mut self) -> Result<(), EngineError>;
 
-    /// Called now and then, with more care for space than for speed when nothing else is to be done.
-    fn upkeep(&mut self, is_idle: bool) -> Result<(), EngineError>;
+    /// Called now and then after writes: frees space, where that is worth the effort. `deliveries`
+    /// is how many there are. Says whether it is still at it and wants to be called again.
+    fn upkeep(&mut self, deliveries: usize) -> Result<bool, EngineError>;
 }
 
 /// What a scan finds.

@@ -3,15 +3,19 @@
 //! Two trees share the journal: what comes and goes with messages, and what stays longer, so that
 //! tidying up after the former leaves the latter alone.
 
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use tracing::{debug, warn};
 
 use super::engine::{Engine, EngineError, Scan, Write};
-use super::keys;
+use super::journal::{self, Damage};
+use super::{encoding, keys};
 
 /// Bytes that each tree collects in memory before it writes them out in order.
 const MEMTABLE_BYTES: u64 = 64 << 20;
@@ -28,17 +32,25 @@ const THREADS: usize = 2;
 const MAX_SEALED: usize = 3;
 /// The same for tables that wait to be merged.
 const MAX_UNMERGED: usize = 20;
+/// Entries of which it is not worth while to free the space.
+const GARBAGE: usize = 100_000;
+
+/// The engine's own entry, put after each merge.
+const MERGED: &str = "merged";
 
 /// An open fjall database.
 pub(super) struct Fjall {
     database: Database,
     records: Keyspace,
     queues: Keyspace,
+    /// What frees space at present.
+    merge: Option<JoinHandle<Result<(), EngineError>>>,
 }
 
 impl Fjall {
     /// Opens the database in a folder, or makes one there.
-    pub(super) fn open(path: &Path) -> Result<Self, EngineError> {
+    pub(super) fn open(path: &Path, damage: Damage) -> Result<Self, EngineError> {
+        journal::check(path, damage)?;
         let database = Database::builder(path)
             .cache_size(CACHE_BYTES)
             .max_cached_files(Some(MAX_FILES))
@@ -48,7 +60,17 @@ impl Fjall {
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let records = database.keyspace("records", options)?;
         let queues = database.keyspace("queues", options)?;
-        Ok(Self { database, records, queues })
+        Ok(Self { database, records, queues, merge: None })
+    }
+
+    /// Writes everything to tables and merges them.
+    #[cfg(test)]
+    pub(super) fn merge_all(&self) -> Result<(), EngineError> {
+        merge(&self.database, &self.trees())
+    }
+
+    fn trees(&self) -> [Keyspace; 2] {
+        [self.records.clone(), self.queues.clone()]
     }
 
     fn tree(&self, key: &[u8]) -> &Keyspace {
@@ -67,7 +89,7 @@ impl Fjall {
             {
                 // The way to learn that one of its threads has failed.
                 self.database.persist(PersistMode::Buffer)?;
-                std::thread::sleep(Duration::from_millis(1));
+                thread::sleep(Duration::from_millis(1));
             }
         }
         Ok(())
@@ -104,9 +126,57 @@ impl Engine for Fjall {
         Ok(self.database.persist(PersistMode::SyncData)?)
     }
 
-    fn upkeep(&mut self, _is_idle: bool) -> Result<(), EngineError> {
-        Ok(())
+    fn upkeep(&mut self, deliveries: usize) -> Result<bool, EngineError> {
+        match self.merge.take_if(|merge| merge.is_finished()).map(JoinHandle::join) {
+            None | Some(Ok(Ok(()))) => {}
+            // The space for the merged tables is lacking, not that for the journal.
+            Some(Ok(Err(EngineError::Io(error)))) if error.kind() == ErrorKind::StorageFull => {
+                warn!("the space of what was removed cannot be freed: {error}");
+            }
+            Some(Ok(Err(error))) => return Err(error),
+            Some(Err(_)) => {
+                return Err(EngineError::Failed("its merging thread has panicked".to_owned()));
+            }
+        }
+        // Each delivery has up to four entries.
+        let entries = self.queues.approximate_len();
+        if self.merge.is_none() && entries > deliveries.saturating_mul(4).saturating_add(GARBAGE) {
+            debug!(entries, deliveries, "freeing the space of what was removed");
+            let (database, trees) = (self.database.clone(), self.trees());
+            let thread = thread::Builder::new().name("store-merge".to_owned());
+            self.merge = Some(thread.spawn(move || merge(&database, &trees))?);
+        }
+        Ok(self.merge.is_some())
     }
+}
+
+impl Drop for Fjall {
+    /// Waits for what is under way, for it writes to a folder that may soon be somebody else's.
+    fn drop(&mut self) {
+        self.merge.take().map(JoinHandle::join);
+    }
+}
+
+/// Writes out what is in memory, which lets old journals go, and merges all that the queues have.
+fn merge(database: &Database, [records, queues]: &[Keyspace; 2]) -> Result<(), EngineError> {
+    write_out(database, &[records, queues])?;
+    queues.major_compact()?;
+    // The files that were merged go when memory is next written out, so there has to be something
+    // that can be.
+    records.insert(keys::of_meta(MERGED), encoding::nothing())?;
+    write_out(database, &[records])
+}
+
+fn write_out(database: &Database, trees: &[&Keyspace]) -> Result<(), EngineError> {
+    for tree in trees {
+        tree.rotate_memtable()?;
+    }
+    while trees.iter().any(|tree| tree.sealed_memtable_count() > 0) {
+        // The way to learn that one of its threads has failed.
+        database.persist(PersistMode::Buffer)?;
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 impl From<fjall::Error> for EngineError {

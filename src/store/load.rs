@@ -8,12 +8,12 @@ use super::keys;
 use super::restore::{self, States};
 use crate::record::{DeliveryState, Load, Loaded, Position, SessionNumber, StoredDelivery};
 
-/// Reads what `load` asks for. The deliveries that cannot be read are left out, and added to `lost`.
+/// What `load` asks for, and the deliveries there that cannot be read.
 pub(super) fn load(
     engine: &dyn Engine,
     load: &Load,
-    lost: &mut Vec<(SessionNumber, Position)>,
-) -> Result<Loaded, EngineError> {
+) -> Result<(Loaded, Vec<(SessionNumber, Position)>), EngineError> {
+    let mut lost = Vec::new();
     let mut loaded = Loaded {
         session: load.session,
         tag: load.tag,
@@ -56,5 +56,5 @@ pub(super) fn load(
             }
         }
     }
-    Ok(loaded)
+    Ok((loaded, lost))
 }

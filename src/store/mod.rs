@@ -13,6 +13,7 @@ mod encoding;
 mod engine;
 mod fjall;
 mod folder;
+mod journal;
 mod keys;
 mod load;
 mod restore;
@@ -32,10 +33,12 @@ use tracing::info;
 pub use restore::Summary;
 pub use thread::StoreHandle;
 
-use crate::record::{Outcome, Restored, SessionNumber};
+use crate::record::{Outcome, Restored};
 use commit::Memory;
 use engine::{Engine, EngineError, Write};
 use folder::Folder;
+use journal::Damage;
+use restore::Leftovers;
 use thread::Worker;
 
 /// How a store is to be opened.
@@ -47,6 +50,9 @@ pub struct StoreSettings {
     pub durability: Durability,
     /// Bytes of changes that may wait to be committed before [`StoreHandle::is_full`] says so.
     pub max_backlog_bytes: usize,
+    /// Whether to open a store whose journal is damaged, without what cannot be read of it. Without
+    /// this it is refused.
+    pub salvage: bool,
 }
 
 /// When changes count as durable.
@@ -135,8 +141,8 @@ pub struct Store {
     engine: Box<dyn Engine>,
     seed: [u64; 4],
     next_number: u64,
-    /// Sessions that [`restore`](Self::restore) found to have ended.
-    ended: RefCell<Vec<SessionNumber>>,
+    /// What [`restore`](Self::restore) found that is to go.
+    leftovers: RefCell<Leftovers>,
     /// `None` for an engine without one.
     folder: Option<Folder>,
 }
@@ -153,10 +159,15 @@ impl Store {
         let failed = |error| OpenError::of_engine(&settings, error);
         let path = folder.engine(|new| {
             info!(path = %settings.path.display(), "making a data folder");
-            let mut engine = fjall::Fjall::open(new).map_err(failed)?;
+            let mut engine = fjall::Fjall::open(new, Damage::Refuse).map_err(failed)?;
             create(&mut engine).map_err(failed)
         })?;
-        let engine = fjall::Fjall::open(&path).map_err(failed)?;
+        let damage = match settings.durability {
+            _ if settings.salvage => Damage::Salvage,
+            Durability::Always => Damage::Refuse,
+            Durability::Interval(_) | Durability::Os => Damage::CutOff,
+        };
+        let engine = fjall::Fjall::open(&path, damage).map_err(failed)?;
         Self::with_engine(settings.clone(), Box::new(engine), Some(folder))
     }
 
@@ -167,7 +178,7 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let failed = |error| OpenError::of_engine(&settings, error);
         let (seed, next_number) = read_meta(&*engine).map_err(failed)?;
-        Ok(Self { settings, engine, seed, next_number, ended: RefCell::default(), folder })
+        Ok(Self { settings, engine, seed, next_number, leftovers: RefCell::default(), folder })
     }
 
     /// Random numbers that were made with the store and stay with it.
@@ -189,10 +200,10 @@ impl Store {
     /// If the engine cannot read its files. A single record that cannot be read is no error: it is
     /// logged, counted and left out.
     pub fn restore(&self, each: &mut dyn FnMut(Restored)) -> Result<Summary, OpenError> {
-        let mut ended = self.ended.borrow_mut();
-        ended.clear();
-        restore::restore(&*self.engine, &mut ended, each)
-            .map_err(|error| OpenError::of_engine(&self.settings, error))
+        let (summary, leftovers) = restore::restore(&*self.engine, each)
+            .map_err(|error| OpenError::of_engine(&self.settings, error))?;
+        self.leftovers.replace(leftovers);
+        Ok(summary)
     }
 
     /// Starts the store's thread, which calls `tell` with what it has to tell each shard. It ends
@@ -210,8 +221,7 @@ impl Store {
     }
 
     fn prepare<F: Fn(usize, Outcome)>(self, shards: usize, tell: F) -> (StoreHandle, Worker<F>) {
-        let mut memory = Memory::new(self.seed, self.next_number);
-        memory.end(self.ended.into_inner());
+        let memory = Memory::new(self.seed, self.next_number, self.leftovers.into_inner());
         thread::prepare(&self.settings, self.engine, self.folder, memory, shards, tell)
     }
 }

@@ -12,7 +12,7 @@ use super::encoding::{self, Body, DecodeError};
 use super::engine::{Engine, EngineError, Scan};
 use super::keys::{self, Name};
 use crate::record::{
-    DeliveryState, MessageRecord, Restored, SessionNumber, SessionRecord, StoredDelivery,
+    DeliveryState, MessageRecord, Position, Restored, SessionNumber, SessionRecord, StoredDelivery,
     StoredQueue, StoredSession,
 };
 
@@ -48,12 +48,22 @@ pub(super) fn filter(key: &[u8], value: &[u8]) -> Option<Box<str>> {
     }
 }
 
-/// Gives everything to `each`; the sessions that are to be ended are added to `ended`.
+/// What a start finds that is to go.
+#[derive(Debug, Default)]
+pub(super) struct Leftovers {
+    /// Sessions that have ended, with all that they have.
+    pub(super) ended: Vec<SessionNumber>,
+    /// Deliveries that cannot be read.
+    pub(super) lost: Vec<(SessionNumber, Position)>,
+    /// The deliveries that there are, if they were counted.
+    pub(super) deliveries: Option<usize>,
+}
+
+/// Gives everything to `each`.
 pub(super) fn restore(
     engine: &dyn Engine,
-    ended: &mut Vec<SessionNumber>,
     each: &mut dyn FnMut(Restored),
-) -> Result<Summary, EngineError> {
+) -> Result<(Summary, Leftovers), EngineError> {
     let mut pass = Pass {
         engine,
         subscriptions: Cursor::new(engine, keys::SUBSCRIPTION),
@@ -61,6 +71,7 @@ pub(super) fn restore(
         deliveries: Cursor::new(engine, keys::DELIVERY),
         states: States(engine.scan(keys::all(keys::STATE)).peekable()),
         orphans: BTreeSet::new(),
+        lost: Vec::new(),
         summary: Summary::default(),
         reported: Instant::now(),
     };
@@ -70,8 +81,9 @@ pub(super) fn restore(
     if !pass.orphans.is_empty() {
         info!(sessions = pass.orphans.len(), "sessions that were ending when the broker stopped");
     }
-    ended.extend(pass.orphans);
-    Ok(pass.summary)
+    let ended = pass.orphans.into_iter().collect();
+    let deliveries = Some(pass.deliveries.taken);
+    Ok((pass.summary, Leftovers { ended, lost: pass.lost, deliveries }))
 }
 
 struct Pass<'a> {
@@ -82,6 +94,7 @@ struct Pass<'a> {
     states: States<'a>,
     /// Sessions that are not given, but have something left.
     orphans: BTreeSet<SessionNumber>,
+    lost: Vec<(SessionNumber, Position)>,
     summary: Summary,
     reported: Instant,
 }
@@ -177,8 +190,7 @@ impl Pass<'_> {
         let mut stored = match encoding::read_delivery(value) {
             Ok(stored) => stored,
             Err(wrong) => {
-                let what = format_args!("delivery {position} of session {}", found.session);
-                self.lose(&what, wrong);
+                self.lose_delivery(found.session, position, wrong);
                 return Ok(());
             }
         };
@@ -198,8 +210,7 @@ impl Pass<'_> {
             _ => match body(self.engine, stored.body)? {
                 Some(body) => Some(body),
                 None => {
-                    let what = format_args!("the body of delivery {position}");
-                    self.lose(&what, DecodeError::CutOff);
+                    self.lose_delivery(found.session, position, DecodeError::CutOff);
                     return Ok(());
                 }
             },
@@ -239,6 +250,11 @@ impl Pass<'_> {
         Ok(())
     }
 
+    fn lose_delivery(&mut self, session: SessionNumber, position: Position, wrong: DecodeError) {
+        self.lose(&format_args!("delivery {position} of session {session}"), wrong);
+        self.lost.push((session, position));
+    }
+
     fn lose(&mut self, what: &dyn std::fmt::Display, wrong: DecodeError) {
         self.summary.lost += 1;
         error!("{what} cannot be read and is lost: {wrong}");
@@ -268,11 +284,15 @@ pub(super) fn body(
 }
 
 /// The entries of one kind, taken session by session.
-struct Cursor<'a>(Peekable<Scan<'a>>);
+struct Cursor<'a> {
+    entries: Peekable<Scan<'a>>,
+    /// How many there were so far.
+    taken: usize,
+}
 
 impl<'a> Cursor<'a> {
     fn new(engine: &'a dyn Engine, kind: u8) -> Self {
-        Self(engine.scan(keys::all(kind)).peekable())
+        Self { entries: engine.scan(keys::all(kind)).peekable(), taken: 0 }
     }
 
     /// Passes by all entries of earlier sessions and says whose they are.
@@ -285,7 +305,8 @@ impl<'a> Cursor<'a> {
             Ok((key, _)) => keys::session_of(key).is_none_or(|owner| owner < session),
             Err(_) => true,
         };
-        while let Some(entry) = self.0.next_if(is_before) {
+        while let Some(entry) = self.entries.next_if(is_before) {
+            self.taken += 1;
             keys::session_of(&entry?.0).into_iter().for_each(&mut *skipped);
         }
         Ok(())
@@ -293,12 +314,12 @@ impl<'a> Cursor<'a> {
 
     /// The next entry, if it is one of `session`.
     fn next_of(&mut self, session: SessionNumber) -> Result<Option<(Bytes, Bytes)>, EngineError> {
-        self.0
-            .next_if(|entry| match entry {
-                Ok((key, _)) => keys::session_of(key) == Some(session),
-                Err(_) => true,
-            })
-            .transpose()
+        let entry = self.entries.next_if(|entry| match entry {
+            Ok((key, _)) => keys::session_of(key) == Some(session),
+            Err(_) => true,
+        });
+        self.taken += usize::from(entry.is_some());
+        entry.transpose()
     }
 }
 

@@ -15,15 +15,15 @@ use super::commit::{Commit, Memory};
 use super::engine::{Engine, EngineError};
 use super::folder::Folder;
 use super::{Durability, StoreSettings, load};
-use crate::record::{Batch, Change, Epoch, Load, Outcome, Position, SessionNumber};
+use crate::record::{Batch, Change, Epoch, Load, Outcome};
 
 /// Bytes of changes that are committed at a time, so that nobody waits for very long; one batch is
 /// committed however large it is.
 const MAX_COMMIT_BYTES: usize = 8 << 20;
 /// Deliveries of ended sessions that are removed in one commit.
 const MAX_SWEPT: usize = 10_000;
-/// After this time without anything to do the engine may tidy up.
-const IDLE_AFTER: Duration = Duration::from_secs(5);
+/// How often the engine may look after its space, while there are writes.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// What a change takes up, its text and data apart.
 const CHANGE_BYTES: usize = mem::size_of::<Change>();
 
@@ -118,8 +118,9 @@ pub(super) fn prepare<F: Fn(usize, Outcome)>(
         engine,
         memory,
         unsynced_since: None,
-        lost: Vec::new(),
-        is_kept: false,
+        upkeep: Instant::now(),
+        upkeep_interval: UPKEEP_INTERVAL,
+        is_untidy: false,
         teller: Teller { shards, tell, failed: None },
         _folder: folder,
     };
@@ -130,15 +131,16 @@ pub(super) struct Worker<F: Fn(usize, Outcome)> {
     // Fields are dropped in this order: the folder is unlocked when the engine is closed.
     incoming: Receiver<Order>,
     backlog: Arc<AtomicUsize>,
-    durability: Durability,
+    pub(super) durability: Durability,
     engine: Box<dyn Engine>,
     memory: Memory,
     /// Since when there is something that the disk may not have.
     unsynced_since: Option<Instant>,
-    /// Deliveries that could not be read, to be removed with the next commit.
-    lost: Vec<(SessionNumber, Position)>,
-    /// Whether the engine was looked after since the last commit.
-    is_kept: bool,
+    /// When the engine last looked after its space.
+    upkeep: Instant,
+    pub(super) upkeep_interval: Duration,
+    /// Whether there is a reason for it to do so again.
+    is_untidy: bool,
     teller: Teller<F>,
     _folder: Option<Folder>,
 }
@@ -150,23 +152,27 @@ struct Intake {
     changes: Vec<Change>,
     epochs: BTreeMap<usize, Epoch>,
     loads: Vec<(usize, Load)>,
-    /// One for each batch, for shards that are told of a failure.
+    /// Nothing comes any more.
     is_last: bool,
 }
 
 impl<F: Fn(usize, Outcome)> Worker<F> {
     pub(super) fn run(mut self) {
-        loop {
-            let intake = self.take();
-            let is_last = intake.is_last;
-            self.handle(intake);
-            if is_last {
-                break;
-            }
+        while !self.turn() {}
+        if self.teller.failed.is_some() {
+            return;
         }
-        if let Err(error) = self.sync() {
+        if let Err(error) = self.commit(Vec::new()).and_then(|()| self.sync()) {
             self.teller.fail(&error);
         }
+    }
+
+    /// Waits for something to do and does it; whether it was the last.
+    pub(super) fn turn(&mut self) -> bool {
+        let intake = self.take();
+        let is_last = intake.is_last;
+        self.handle(intake);
+        is_last
     }
 
     /// Waits for something to do and takes all of it.
@@ -189,14 +195,15 @@ impl<F: Fn(usize, Outcome)> Worker<F> {
     }
 
     /// How long to wait for orders; `None` for as long as it takes.
-    fn patience(&self) -> Option<Duration> {
+    pub(super) fn patience(&self) -> Option<Duration> {
         if self.teller.failed.is_some() {
             return None;
         }
-        if self.memory.is_untidy() || !self.lost.is_empty() {
+        if self.memory.is_untidy() {
             return Some(Duration::ZERO);
         }
-        let upkeep = (!self.is_kept).then_some(IDLE_AFTER);
+        let upkeep =
+            self.is_untidy.then(|| self.upkeep_interval.saturating_sub(self.upkeep.elapsed()));
         let sync = match (self.durability, self.unsynced_since) {
             (Durability::Interval(interval), Some(since)) => {
                 Some(interval.saturating_sub(since.elapsed()))
@@ -215,7 +222,6 @@ impl<F: Fn(usize, Outcome)> Worker<F> {
             self.backlog.fetch_sub(bytes, Ordering::Relaxed);
             return;
         }
-        let is_idle = epochs.is_empty();
         let committed = self.commit(changes).and_then(|()| self.sync_if_due());
         self.backlog.fetch_sub(bytes, Ordering::Relaxed);
         if let Err(error) = committed {
@@ -225,21 +231,21 @@ impl<F: Fn(usize, Outcome)> Worker<F> {
             (self.teller.tell)(shard, Outcome::Durable(epoch));
         }
         for (shard, load) in loads {
-            match load::load(&*self.engine, &load, &mut self.lost) {
-                Ok(loaded) => (self.teller.tell)(shard, Outcome::Loaded(loaded)),
+            match load::load(&*self.engine, &load) {
+                Ok((loaded, lost)) => {
+                    self.memory.lose(lost);
+                    (self.teller.tell)(shard, Outcome::Loaded(loaded));
+                }
                 Err(error) => return self.teller.fail(&error),
             }
         }
-        if let Err(error) = self.keep(is_idle) {
+        if let Err(error) = self.upkeep_if_due() {
             self.teller.fail(&error);
         }
     }
 
     fn commit(&mut self, changes: Vec<Change>) -> Result<(), EngineError> {
         let mut commit = Commit::new(&*self.engine, &mut self.memory);
-        for (session, position) in mem::take(&mut self.lost) {
-            commit.apply(Change::DropDelivery { session, position })?;
-        }
         for change in changes {
             commit.apply(change)?;
         }
@@ -250,7 +256,8 @@ impl<F: Fn(usize, Outcome)> Worker<F> {
         }
         self.engine.write(writes)?;
         self.unsynced_since.get_or_insert_with(Instant::now);
-        self.is_kept = false;
+        // Without a start that has counted there is nothing to judge by.
+        self.is_untidy = self.memory.deliveries.is_some();
         Ok(())
     }
 
@@ -265,17 +272,20 @@ impl<F: Fn(usize, Outcome)> Worker<F> {
     }
 
     fn sync(&mut self) -> Result<(), EngineError> {
-        if self.teller.failed.is_none() && self.unsynced_since.is_some() {
+        if self.unsynced_since.is_some() {
             self.engine.sync()?;
             self.unsynced_since = None;
         }
         Ok(())
     }
 
-    fn keep(&mut self, is_idle: bool) -> Result<(), EngineError> {
-        if !self.is_kept {
-            self.engine.upkeep(is_idle)?;
-            self.is_kept = is_idle;
+    fn upkeep_if_due(&mut self) -> Result<(), EngineError> {
+        if let Some(deliveries) = self.memory.deliveries
+            && self.is_untidy
+            && self.upkeep.elapsed() >= self.upkeep_interval
+        {
+            self.is_untidy = self.engine.upkeep(deliveries)?;
+            self.upkeep = Instant::now();
         }
         Ok(())
     }

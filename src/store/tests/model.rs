@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -53,12 +54,13 @@ fn sorted(mut restored: Vec<Restored>) -> Vec<Restored> {
 /// Submits everything, so that it is committed at once, and ends the store.
 fn run(store: Store, batches: Vec<(usize, Batch)>) -> Vec<(usize, Outcome)> {
     let told = RefCell::new(Vec::new());
-    let (handle, worker) =
+    let (handle, mut worker) =
         store.prepare(SHARDS, |shard, outcome| told.borrow_mut().push((shard, outcome)));
     for (shard, batch) in batches {
         handle.submit(shard, batch);
     }
     handle.shut_down();
+    worker.upkeep_interval = Duration::ZERO;
     worker.run();
     assert_eq!(handle.backlog_bytes(), 0);
     told.into_inner()
@@ -121,6 +123,7 @@ proptest! {
             path: folder.path().join("data"),
             durability: Durability::Os,
             max_backlog_bytes: usize::MAX,
+            salvage: false,
         };
         let (mut broker, mut model) = (Broker::default(), Model::default());
         for round in &rounds {
