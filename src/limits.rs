@@ -201,6 +201,22 @@ pub const MAX_QUEUED_BYTES: u64 = 16 * MIB;
 /// share one copy. Without it, queues could grow with the number of sessions.
 pub const MAX_QUEUED_TOTAL_BYTES: u64 = GIB;
 
+// ---- Durability ------------------------------------------------------------------------------
+
+/// Bytes that shards have given to the store and that are not kept yet
+/// (`--max-store-backlog-bytes`): about a second of what a disk takes. Publishers of what must be
+/// kept wait beyond it.
+pub const MAX_STORE_BACKLOG_BYTES: u64 = 64 * MIB;
+
+/// Messages of one session's queue that are in memory beside the store, while its client is
+/// connected (`--max-queued-in-memory`), and those read from it at once: two windows of
+/// [`MAX_INFLIGHT`].
+pub const QUEUED_IN_MEMORY: usize = 64;
+
+/// Bytes of the messages waiting in all sessions, kept in the store (`--max-stored-queue-bytes`).
+/// Room for a million sessions with a hundred messages of some hundred bytes each.
+pub const MAX_STORED_QUEUE_BYTES: u64 = 64 * GIB;
+
 // ---- Retained messages -----------------------------------------------------------------------
 
 /// Retained messages in the whole broker (`--max-retained-messages`).
@@ -255,6 +271,7 @@ const _: () = {
     assert!(MAX_OUTBOX_BYTES >= largest_packet, "a packet that fits no outbox cannot be delivered");
     assert!(MAX_QUEUED_BYTES >= largest_packet, "a packet that fits no queue cannot be kept");
     assert!(MAX_QUEUED_TOTAL_BYTES >= MAX_QUEUED_BYTES, "one full queue fits");
+    assert!(MAX_STORED_QUEUE_BYTES >= MAX_QUEUED_TOTAL_BYTES, "a store keeps more than memory");
     assert!(MAX_SUBSCRIPTION_BYTES >= 65_535, "the longest filter fits");
     assert!(MAX_RETAINED_BYTES >= largest_packet, "a packet that fits no store cannot be retained");
     assert!(RECEIVE_MAXIMUM > 0 && MAX_AWAITING_REL > 0 && MAX_INFLIGHT > 0);

@@ -219,6 +219,8 @@ reasons! {
         PayloadFormat = "payload_format",
         /// No member of the shared subscription could take it.
         NoMember = "no_member",
+        /// The store has failed, or could not read what it had kept.
+        StoreFailed = "store_failed",
     }
 }
 
@@ -345,6 +347,10 @@ stats! {
     subscriptions: Gauge,
     /// Shared subscriptions.
     shared_subscriptions: Gauge,
+    /// Subscriptions of sessions that the store keeps.
+    stored_subscriptions: Gauge,
+    /// Bytes of queued messages that are kept in the store alone.
+    stored_queued_bytes: Gauge,
     /// Retained messages.
     retained_messages: Gauge,
     /// Bytes of retained messages, topics included.

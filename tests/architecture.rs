@@ -14,7 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("codec", &["limits"]),
     ("topics", &["limits", "codec"]),
-    ("session", &["limits", "codec"]),
+    ("session", &["limits", "codec", "record"]),
     ("auth", &["limits", "codec"]),
     // A counter has a cache line of its own, as `mesh` lays them out.
     ("stats", &["limits", "mesh"]),

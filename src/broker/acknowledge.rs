@@ -1,8 +1,9 @@
 //! The acknowledgements of QoS 1 and 2 from a client. MQTT 5.0 sections 4.3 and 4.9.
 
-use super::{Broker, ConnectionKey, explain::explanation};
+use super::{Broker, ConnectionKey, SessionKey, explain::explanation, keep::Keeping};
 use crate::{
     codec::{Ack, AckKind, Packet, PacketId, ReasonCode, encode_ack},
+    record::{Change, DeliveryState, SessionNumber},
     session::{Acknowledged, Outgoing},
 };
 
@@ -25,6 +26,15 @@ impl Broker {
     ) -> Result<(), ReasonCode> {
         let refused = ack.reason.is_error();
         let acknowledged = self.outgoing(key, |outgoing| outgoing.pubrec(ack.packet_id, refused));
+        // A PUBREL that is not remembered would be followed by the same message once more.
+        if let Acknowledged::Release(position) = acknowledged {
+            let state = DeliveryState::Received(ack.packet_id.get());
+            let (number, now) = (self.number(key), self.now);
+            Keeping::new(&mut self.clients.journal, now).state(number, position, state);
+            if number != 0 {
+                self.clients.hold(key);
+            }
+        }
         if acknowledged == Acknowledged::UnknownPacketId && !refused {
             // MQTT 5.0 section 3.6.2.1: the client is to forget the packet id as well.
             self.acknowledge(
@@ -55,13 +65,37 @@ impl Broker {
         ack: &Ack<'_>,
     ) -> Result<(), ReasonCode> {
         let Some(connection) = self.clients.connections.get(key.index()) else { return Ok(()) };
-        let Some(client) = self.clients.sessions.get_mut(connection.session.index()) else {
+        let Some(client) = self.clients.sessions.get(connection.session.index()) else {
             return Ok(());
         };
-        let known = client.release(ack.packet_id);
+        let is_kept = client.number != 0;
+        let session = connection.session;
+        let known = self.release_received(session, ack.packet_id);
+        if is_kept {
+            // Else the client could use the id again, and its message be taken for the old one.
+            self.clients.hold(key);
+        }
         let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         self.acknowledge(key, AckKind::Pubcomp, ack.packet_id, reason);
         Ok(())
+    }
+
+    /// The packet id of a QoS 2 message from a client is free again; false if it was not in use.
+    pub(super) fn release_received(&mut self, session: SessionKey, packet_id: PacketId) -> bool {
+        let Some(client) = self.clients.sessions.get_mut(session.index()) else { return false };
+        let known = client.release(packet_id);
+        if known && client.number != 0 {
+            let (session, packet_id) = (client.number, packet_id.get());
+            self.clients.journal.push(Change::DropReceived { session, packet_id });
+        }
+        known
+    }
+
+    /// What the store knows the session of a connection by; 0 if it is not kept.
+    fn number(&self, key: ConnectionKey) -> SessionNumber {
+        let connection = self.clients.connections.get(key.index());
+        let client = connection.and_then(|c| self.clients.sessions.get(c.session.index()));
+        client.map_or(0, |client| client.number)
     }
 
     /// Sends an acknowledgement.
@@ -110,8 +144,11 @@ impl Broker {
         acknowledged: Acknowledged,
     ) -> Result<(), ReasonCode> {
         match acknowledged {
-            Acknowledged::Done => {}
-            Acknowledged::Release => {
+            Acknowledged::Done(position) => {
+                let (number, now) = (self.number(key), self.now);
+                Keeping::new(&mut self.clients.journal, now).drop_delivery(number, position);
+            }
+            Acknowledged::Release(_) => {
                 self.acknowledge(key, AckKind::Pubrel, packet_id, ReasonCode::Success);
                 return Ok(());
             }

@@ -8,6 +8,7 @@ use thin_vec::ThinVec;
 use super::{ConnectionKey, retained::RetainedRequests};
 use crate::{
     codec::PacketId,
+    record::SessionNumber,
     session::{Incoming, Message, Outgoing},
     topics::FilterId,
 };
@@ -27,6 +28,8 @@ pub struct Client {
     pub subscriptions: ThinVec<FilterId>,
     /// What most sessions do not have.
     pub rare: Option<Box<Rare>>,
+    /// What the store knows it by; 0 if it is not kept there.
+    pub number: SessionNumber,
     /// The connection; [`ConnectionKey::NONE`] while offline.
     pub connection: ConnectionKey,
     /// Tells this session from others that use the same slot, before and after.
@@ -127,6 +130,7 @@ impl Client {
             will: None,
             subscriptions: ThinVec::new(),
             rare: None,
+            number: 0,
             connection: ConnectionKey::NONE,
             serial,
             expiry_interval: 0,
@@ -139,6 +143,17 @@ impl Client {
     /// Whether the session outlives its connection.
     pub fn is_persistent(&self) -> bool {
         self.expiry_interval > 0
+    }
+
+    /// Since when there is no connection, in milliseconds of the broker's clock; `None` while there
+    /// is one. What lasts for ever is not remembered to have begun.
+    pub fn offline_since(&self, now: u64) -> Option<u64> {
+        let began = match self.expires_at {
+            _ if self.is_online() => return None,
+            u32::MAX => return Some(now),
+            at => at.saturating_sub(self.expiry_interval.saturating_mul(10)),
+        };
+        Some(u64::from(began) * 100)
     }
 
     /// Whether a connection is attached.
@@ -194,4 +209,4 @@ impl Client {
 }
 
 // The budget of an idle connection (docs/ARCHITECTURE.md) counts on these sizes.
-const _: () = assert!(size_of::<Client>() <= 80);
+const _: () = assert!(size_of::<Client>() <= 88);

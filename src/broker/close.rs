@@ -1,11 +1,13 @@
 //! How connections and sessions end: DISCONNECT both ways, wills, and session expiry.
 
 use super::{
-    Broker, ConnectionKey, Effect, Now, SessionKey, Timer, connection::State, deliver::Encoding,
-    explain::explanation, publish::Origin, receive::tenths,
+    Broker, ConnectionKey, Effect, Now, SessionKey, Timer, client::Client, connection::State,
+    deliver::Encoding, explain::explanation, journal::Deferred, keep::Keeping, publish::Origin,
+    receive::tenths,
 };
 use crate::{
     codec::{Connack, ConnackProperties, Disconnect, Packet, PacketType, ReasonCode, Version},
+    record::Change,
     session::{Message, Publication, expiry},
     stats::{CloseReason, DropReason},
 };
@@ -154,7 +156,7 @@ impl Broker {
         if let Some(incoming) = &mut client.incoming {
             incoming.connection_lost();
         }
-        if cause == CloseReason::ServerShutdown {
+        if cause == CloseReason::ServerShutdown && client.number == 0 {
             // Everybody leaves at once, and nobody is left to be told.
             client.will = None;
         }
@@ -167,6 +169,9 @@ impl Broker {
             seconds => now.saturating_add(seconds.saturating_mul(10)),
         };
         let persistent = client.is_persistent();
+        if persistent {
+            Keeping::new(&mut self.clients.journal, self.now).session(client);
+        }
         self.announce_groups(session, false);
         self.announce_disconnected(key, session, cause);
         if persistent {
@@ -189,6 +194,7 @@ impl Broker {
         }
         if client.will.as_ref().is_some_and(|will| will.due_at <= now) {
             self.publish_will(key);
+            self.keep_after_all(key);
         }
         self.arm_session(key);
     }
@@ -203,13 +209,54 @@ impl Broker {
             entry.remove();
         }
         self.stats.sessions.sub(1);
+        self.end_kept(&mut client);
+    }
+
+    /// Puts the record of a session anew: its will is published, which must not be forgotten before
+    /// it is kept wherever it went.
+    fn keep_after_all(&mut self, key: SessionKey) {
+        let Some(client) = self.clients.sessions.get(key.index()) else { return };
+        let restate = Deferred::Restate(key, client.serial);
+        match self.clients.journal.has_asked() {
+            true => self.clients.journal.defer(restate),
+            false => self.change_after_all(restate),
+        }
+    }
+
+    /// What was deferred until messages to other shards are kept there.
+    pub(super) fn change_after_all(&mut self, deferred: Deferred) {
+        match deferred {
+            Deferred::End(session) => self.clients.journal.push(Change::EndSession { session }),
+            Deferred::Restate(key, serial) => {
+                let client = self.clients.sessions.get(key.index());
+                let Some(client) = client.filter(|client| client.serial == serial) else { return };
+                Keeping::new(&mut self.clients.journal, self.now).session(client);
+            }
+        }
+    }
+
+    /// Passes on what a session that has ended leaves behind, and forgets it for good.
+    fn end_kept(&mut self, client: &mut Client) {
+        self.leave_messages(client);
+        if client.number == 0 {
+            return;
+        }
+        let end = Deferred::End(client.number);
+        match self.clients.journal.has_asked() {
+            true => self.clients.journal.defer(end),
+            false => self.change_after_all(end),
+        }
+    }
+
+    fn leave_messages(&mut self, client: &mut Client) {
         let Some(outgoing) = client.outgoing.take() else { return };
         self.stats.queued_messages.sub(outgoing.queued() as u64);
         self.stats.queued_bytes.sub(outgoing.queued_bytes() as u64);
+        self.stats.stored_queued_bytes.sub(outgoing.stored().bytes as u64);
         let lost = outgoing.undelivered();
         let mut saved = 0;
         for delivery in outgoing.into_shared() {
-            saved += usize::from(self.redispatch(&delivery, &client));
+            saved += usize::from(self.redispatch(&delivery, client));
         }
         let lost = lost.saturating_sub(saved) as u64;
         self.stats.publish_dropped.add(DropReason::SessionEnded, lost);

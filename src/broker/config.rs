@@ -68,8 +68,13 @@ pub struct Config {
     pub validate_payload_format: bool,
     /// The caps on the queue of one session.
     pub queue: QueueCaps,
-    /// The bytes in all queues, over all shards.
+    /// The bytes in all queues, over all shards; with a store, of what is in memory.
     pub max_queued_total_bytes: u64,
+    /// With a store: the bytes in all queues, over all shards.
+    pub max_stored_queue_bytes: u64,
+    /// With a store: the messages in the queue of one session that are in memory, too, while its
+    /// client is connected.
+    pub queued_in_memory: usize,
     /// Whether QoS 0 messages are queued for absent clients.
     pub queue_qos0: bool,
     /// Whether presence events are published.
@@ -116,6 +121,8 @@ impl Default for Config {
             validate_payload_format: false,
             queue: QueueCaps { messages: 1_000, bytes: 16 << 20, drop_oldest: true },
             max_queued_total_bytes: 1 << 30,
+            max_stored_queue_bytes: 1 << 36,
+            queued_in_memory: 64,
             queue_qos0: false,
             presence_events: true,
             sys_interval: 0,

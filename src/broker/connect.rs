@@ -8,6 +8,8 @@ use super::{
     client::{Client, Will},
     close::{close_reason, will_message},
     connection::{Exchange, State},
+    journal::Mark,
+    keep::Keeping,
     receive::tenths,
 };
 use crate::{
@@ -148,8 +150,12 @@ impl Broker {
         if !self.has_session_room(client_id) {
             return self.refuse(key, ReasonCode::QuotaExceeded);
         }
-        let (session, session_present) = self.take_session(client_id, connect.clean_start);
         let expiry_interval = self.session_expiry(connect);
+        if expiry_interval > 0 && self.clients.journal.has_failed() {
+            return self.refuse(key, ReasonCode::ServerUnavailable);
+        }
+        let mark = self.clients.journal.mark();
+        let (session, session_present) = self.take_session(client_id, connect.clean_start);
         let will = connect.will.as_ref().map(|will| {
             let mut buffer = Vec::new();
             let properties = &will.properties;
@@ -171,6 +177,7 @@ impl Broker {
             (user_name, _) => client.rare().user_name = user_name.map(Into::into),
         }
         self.attach(key, session, connect);
+        self.keep_session(key, session, mark);
         let told = self.send_connack(key, connect, session_present, assigned.as_deref(), data);
         self.stats.clients_connected.add(1);
         self.stats.sessions_resumed.add(session_present.into());
@@ -182,6 +189,21 @@ impl Broker {
         self.announce_connected(key, session);
         self.clients.pump(session);
         self.fetch_retained(session);
+    }
+
+    /// Keeps a session that is to outlive its connection. What is said on this connection waits until
+    /// it is kept, with all that happened before: the client may have heard of that on another one.
+    /// So does a client whose earlier session has ended since `mark`.
+    fn keep_session(&mut self, key: ConnectionKey, session: SessionKey, mark: Mark) {
+        let Some(client) = self.clients.sessions.get_mut(session.index()) else { return };
+        let journal = &mut self.clients.journal;
+        if client.number == 0 && client.is_persistent() && journal.is_enabled() {
+            client.number = journal.number();
+        }
+        Keeping::new(journal, self.now).session(client);
+        if journal.has_staged_since(mark) {
+            self.clients.hold(key);
+        }
     }
 
     /// Whether the client has a session already, or there may be one more.
@@ -240,14 +262,7 @@ impl Broker {
             self.end_session(existing);
         }
         self.serial = self.serial.wrapping_add(1);
-        let client = Client::new(client_id, self.serial);
-        let key = SessionKey(self.clients.sessions.insert(client) as u32);
-        let (sessions, seed) = (&self.clients.sessions, &self.shared.seed);
-        let hash_of =
-            |key: &SessionKey| sessions.get(key.index()).map_or(0, |client| seed.hash(&client.id));
-        self.clients.by_id.insert_unique(hash, key, hash_of);
-        self.stats.sessions.add(1);
-        (key, false)
+        (self.insert_session(Client::new(client_id, self.serial)), false)
     }
 
     fn find_session(&self, client_id: &str, hash: u64) -> Option<SessionKey> {

@@ -1,29 +1,30 @@
 //! From a message and a subscription to bytes in an outbox, or a place in a queue.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{collections::VecDeque, num::NonZeroU32, sync::Arc};
 
 use hashbrown::HashTable;
 use slab::Slab;
 use thin_vec::ThinVec;
 
 use super::{
-    Config, ConnectionKey, SessionKey,
+    Config, ConnectionKey, Now, SessionKey,
     client::Client,
     connection::{Connection, Extra, State},
+    journal::Journal,
+    keep::{Keeping, hold},
     outbox::{Outboxes, Range},
     receive::encode,
 };
 use crate::{
     codec::{Packet, PacketId, PublishHead, QoS, SubscriptionOptions, Version},
-    session::{AliasUse, Delivery, Enqueued, Message, Next, Outgoing, Publication},
+    record::{DeliveryState, Epoch, MessageNumber},
+    session::{AliasUse, Delivery, Message, Outgoing, Publication, UNSTORED},
     stats::{DropReason, ShardStats},
 };
 
 /// A payload up to this size is copied behind each receiver's own head; a larger one is laid down
 /// once and referred to. In bytes: about what one more slice in a vectored write costs.
 const INLINE_PAYLOAD: usize = 512;
-/// The emptied in-flight states kept for reuse.
-const SPARE_OUTGOING: usize = 4_096;
 
 /// The clients of one shard: sessions, connections, and the bytes on their way.
 pub struct Clients {
@@ -34,17 +35,29 @@ pub struct Clients {
     /// Client identifier to session.
     pub(super) by_id: HashTable<SessionKey>,
     pub(super) out: Outboxes,
-    /// The bytes in all queues.
-    max_queued_bytes: u64,
+    pub(super) max_queued_bytes: QueuedBytes,
     /// The work done since this was last set to 0, in the units of
     /// [`WORK_PER_TURN`](crate::limits::WORK_PER_TURN).
     pub(super) work: usize,
     /// Connections whose clients do not take an answer as large as the one that is due.
     pub(super) unsendable: Vec<ConnectionKey>,
-    /// The broker's clock, in milliseconds; set at the start of each turn.
-    pub(super) now: u64,
+    /// What is to outlive the process.
+    pub(super) journal: Journal,
+    /// Connections with packets that wait for an epoch, in the order of the epochs.
+    pub(super) holding: VecDeque<(Epoch, ConnectionKey)>,
+    /// The broker's clocks; set at the start of each turn.
+    pub(super) now: Now,
     #[expect(clippy::vec_box, reason = "the boxes are what is recycled")]
-    spare: Vec<Box<Outgoing>>,
+    pub(super) spare: Vec<Box<Outgoing>>,
+}
+
+/// The most bytes in all queues of a shard.
+#[derive(Debug, Clone, Copy)]
+pub struct QueuedBytes {
+    /// In memory.
+    pub memory: u64,
+    /// In memory and in the store, if there is one.
+    pub stored: u64,
 }
 
 /// Which subscription, or subscriptions, a message is delivered for.
@@ -66,6 +79,8 @@ pub struct Encoding<'a> {
     /// The publication.
     pub publication: Publication<'a>,
     message: Option<Arc<Message>>,
+    /// The number of the body that this shard has staged to be kept.
+    pub(super) kept: Option<MessageNumber>,
     /// QoS 0 packets: MQTT 3.x without and with RETAIN, MQTT 5 without and with.
     whole: [Option<Range>; 4],
     payload: Option<Range>,
@@ -74,7 +89,7 @@ pub struct Encoding<'a> {
 impl<'a> Encoding<'a> {
     /// Nothing is made of it yet.
     pub fn new(publication: Publication<'a>) -> Self {
-        Self { publication, message: None, whole: [None; 4], payload: None }
+        Self { publication, message: None, kept: None, whole: [None; 4], payload: None }
     }
 
     /// Of a message that exists.
@@ -88,13 +103,14 @@ impl<'a> Encoding<'a> {
     }
 
     /// The message as it is owed to one session.
-    fn owed(&mut self, matched: Matched<'_>, qos: QoS, retain: bool) -> Delivery {
+    pub(super) fn owed(&mut self, matched: Matched<'_>, qos: QoS, retain: bool) -> Delivery {
         Delivery {
             message: Arc::clone(self.message()),
             qos,
             retain,
             shared: matched.shared,
             subscription_ids: ThinVec::from(matched.ids),
+            position: UNSTORED,
         }
     }
 
@@ -124,11 +140,16 @@ impl<'a> Encoding<'a> {
 }
 
 /// What a client did not get, and why, is counted by these; `Ok` is sent or queued.
-type Delivered = Result<(), DropReason>;
+pub(super) type Delivered = Result<(), DropReason>;
 
 impl Clients {
     /// No clients yet, and room for so many bytes in all their queues.
-    pub fn new(config: Arc<Config>, stats: Arc<ShardStats>, max_queued_bytes: u64) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        stats: Arc<ShardStats>,
+        max_queued_bytes: QueuedBytes,
+        journal: Journal,
+    ) -> Self {
         Self {
             config,
             stats,
@@ -139,7 +160,9 @@ impl Clients {
             max_queued_bytes,
             work: 0,
             unsendable: Vec::new(),
-            now: 0,
+            journal,
+            holding: VecDeque::new(),
+            now: Now::default(),
             spare: Vec::new(),
         }
     }
@@ -215,11 +238,12 @@ impl Clients {
                 to_send,
                 matched.ids,
                 payload,
-                self.now,
+                self.now.monotonic,
             )
             .inspect(|()| count_sent(&self.stats, &encoding.publication));
         }
-        let range = encoding.whole(&mut self.out, connection.version, retain, self.now);
+        let now = self.now.monotonic;
+        let range = encoding.whole(&mut self.out, connection.version, retain, now);
         if range.len() > connection.maximum_packet_size() {
             return Err(DropReason::TooLarge);
         }
@@ -237,6 +261,11 @@ impl Clients {
         encoding: &mut Encoding<'_>,
     ) -> Delivered {
         let Some(client) = self.sessions.get_mut(key.index()) else { return Ok(()) };
+        let number = client.number;
+        if number != 0 && self.journal.has_failed() {
+            self.journal.refuse();
+            return Err(DropReason::StoreFailed);
+        }
         let Some(connection) = self.connections.get_mut(client.connection.index()) else {
             return match client.is_persistent() {
                 true => self.enqueue(key, matched, qos, retain, encoding),
@@ -253,121 +282,47 @@ impl Clients {
         {
             return Err(DropReason::TooLarge);
         }
-        let delivery = encoding.owed(matched, qos, retain);
+        let mut delivery = encoding.owed(matched, qos, retain);
         let outgoing = client.outgoing.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+        let kept = (number != 0).then(|| {
+            delivery.position = self.journal.number();
+            delivery.clone()
+        });
         let Some(packet_id) = outgoing.send(delivery, &mut client.last_packet_id) else {
             return self.enqueue(key, matched, qos, retain, encoding);
         };
+        if let Some(delivery) = kept {
+            let state = DeliveryState::Sent(packet_id.get());
+            Keeping::new(&mut self.journal, self.now).delivery(
+                number,
+                &delivery,
+                state,
+                &mut encoding.kept,
+            );
+            if qos == QoS::ExactlyOnce {
+                // A client that answers to a packet id that is not kept would get it twice.
+                hold(
+                    &mut self.out,
+                    &mut self.holding,
+                    client.connection,
+                    connection,
+                    &self.journal,
+                );
+            }
+        }
         let to_send = ToSend { qos, retain, dup: false, packet_id: Some(packet_id) };
         let payload = Some(&mut encoding.payload);
         let (out, publication) = (&mut self.out, &encoding.publication);
-        let key = client.connection;
-        write(out, key, connection, publication, to_send, matched.ids, payload, self.now)
-            .inspect_err(|_| outgoing.discard(packet_id))?;
+        let (key, now) = (client.connection, self.now.monotonic);
+        if let Err(reason) =
+            write(out, key, connection, publication, to_send, matched.ids, payload, now)
+        {
+            let position = outgoing.discard(packet_id);
+            Keeping::new(&mut self.journal, self.now).drop_delivery(number, position);
+            return Err(reason);
+        }
         count_sent(&self.stats, publication);
         Ok(())
-    }
-
-    fn enqueue(
-        &mut self,
-        key: SessionKey,
-        matched: Matched<'_>,
-        qos: QoS,
-        retain: bool,
-        encoding: &mut Encoding<'_>,
-    ) -> Delivered {
-        let Some(client) = self.sessions.get_mut(key.index()) else { return Ok(()) };
-        let delivery = encoding.owed(matched, qos, retain);
-        let outgoing = client.outgoing.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
-        let before = (outgoing.queued(), outgoing.queued_bytes());
-        let mut caps = self.config.queue;
-        let room = self.max_queued_bytes.saturating_sub(self.stats.queued_bytes.get());
-        let room = before.1.saturating_add(usize::try_from(room).unwrap_or(usize::MAX));
-        let mut reason = DropReason::QueueFull;
-        if room < caps.bytes {
-            caps.bytes = room;
-            if before.0 < caps.messages {
-                reason = DropReason::QueuesFull;
-            }
-        }
-        let enqueued = outgoing.enqueue(delivery, caps);
-        count_queued(&self.stats, before, outgoing);
-        if outgoing.is_empty() {
-            client.outgoing = None;
-        }
-        match enqueued {
-            Enqueued::Waits(0) => Ok(()),
-            Enqueued::Waits(dropped) => {
-                self.stats.publish_dropped.add(reason, dropped as u64);
-                Ok(())
-            }
-            Enqueued::Dropped => Err(reason),
-        }
-    }
-
-    /// Sends what waits for a session as far as the client's window and its outbox allow.
-    pub fn pump(&mut self, key: SessionKey) {
-        let Some(client) = self.sessions.get_mut(key.index()) else { return };
-        let Some(connection) = self.connections.get_mut(client.connection.index()) else { return };
-        let Some(outgoing) = &mut client.outgoing else { return };
-        let window = connection.window(self.config.max_inflight);
-        let before = (outgoing.queued(), outgoing.queued_bytes());
-        let mut expired = 0;
-        let mut too_large = 0;
-        while connection.queued() < self.config.max_outbox_bytes {
-            let last = &mut client.last_packet_id;
-            let Some(next) = outgoing.next(window, self.now, last, &mut expired) else { break };
-            let (delivery, packet_id, dup) = match &next {
-                Next::Publish { delivery, packet_id, dup } => (*delivery, *packet_id, *dup),
-                Next::Unacknowledged(delivery) => (delivery, None, false),
-                Next::Pubrel(packet_id) => {
-                    let (packet_id, version) = (*packet_id, connection.version);
-                    self.out.control(client.connection, &mut connection.outbox, |arena| {
-                        crate::codec::encode_ack(
-                            crate::codec::AckKind::Pubrel,
-                            packet_id,
-                            crate::codec::ReasonCode::Success,
-                            version,
-                            arena,
-                        );
-                    });
-                    self.stats.packets_sent.add(1);
-                    continue;
-                }
-            };
-            let to_send = ToSend { qos: delivery.qos, retain: delivery.retain, dup, packet_id };
-            let publication = delivery.message.view();
-            let ids = &delivery.subscription_ids;
-            let (out, key) = (&mut self.out, client.connection);
-            match write(out, key, connection, &publication, to_send, ids, None, self.now) {
-                Ok(()) => {
-                    count_sent(&self.stats, &publication);
-                    self.stats.publish_resent.add(dup.into());
-                }
-                Err(_) => {
-                    too_large += 1;
-                    // The client must not see it [MQTT-3.1.2-25]; it counts as delivered.
-                    if let Some(packet_id) = packet_id {
-                        outgoing.discard(packet_id);
-                    }
-                }
-            }
-        }
-        count_queued(&self.stats, before, outgoing);
-        self.stats.publish_dropped.add(DropReason::Expired, expired);
-        self.stats.publish_dropped.add(DropReason::TooLarge, too_large);
-        self.free_outgoing(key);
-    }
-
-    /// Gives back a session's outgoing state when it holds nothing.
-    pub fn free_outgoing(&mut self, key: SessionKey) {
-        let Some(client) = self.sessions.get_mut(key.index()) else { return };
-        if client.outgoing.as_ref().is_some_and(|outgoing| outgoing.is_empty()) {
-            let outgoing = client.outgoing.take();
-            if self.spare.len() < SPARE_OUTGOING {
-                self.spare.extend(outgoing);
-            }
-        }
     }
 
     /// Queues a control packet for a connection, if it still takes any. If it is larger than its
@@ -433,25 +388,18 @@ impl Clients {
     }
 }
 
-fn count_sent(stats: &ShardStats, publication: &Publication<'_>) {
+pub(super) fn count_sent(stats: &ShardStats, publication: &Publication<'_>) {
     stats.publish_sent.add(1);
     stats.publish_bytes_sent.add(publication.payload.len() as u64);
 }
 
-/// Counts what came into a session's queue and left it since it held `before`, messages and bytes.
-pub(super) fn count_queued(stats: &ShardStats, before: (usize, usize), outgoing: &Outgoing) {
-    let change = |before: usize, after: usize| (after as u64).wrapping_sub(before as u64);
-    stats.queued_messages.add(change(before.0, outgoing.queued()));
-    stats.queued_bytes.add(change(before.1, outgoing.queued_bytes()));
-}
-
 /// The header fields of one PUBLISH to one client.
 #[derive(Debug, Clone, Copy)]
-struct ToSend {
-    qos: QoS,
-    retain: bool,
-    dup: bool,
-    packet_id: Option<PacketId>,
+pub(super) struct ToSend {
+    pub qos: QoS,
+    pub retain: bool,
+    pub dup: bool,
+    pub packet_id: Option<PacketId>,
 }
 
 fn packet_size(version: Version, publication: &Publication<'_>, ids: &[u32]) -> usize {
@@ -474,7 +422,7 @@ fn packet_size(version: Version, publication: &Publication<'_>, ids: &[u32]) -> 
 /// Encodes one PUBLISH for one client and queues it. `payload` holds the place where a large
 /// payload was laid down for an earlier receiver.
 #[expect(clippy::too_many_arguments, reason = "disjoint borrows of Clients")]
-fn write(
+pub(super) fn write(
     out: &mut Outboxes,
     key: ConnectionKey,
     connection: &mut Connection,

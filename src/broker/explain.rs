@@ -21,6 +21,13 @@ pub(super) fn explanation(packet: PacketType, reason: ReasonCode) -> Option<&'st
         (_, R::RetainNotSupported) => "retained messages are not available",
         (_, R::PayloadFormatInvalid) => "the payload is not the UTF-8 that it is said to be",
         (_, R::ServerShuttingDown) => "the server is stopping",
+        (PacketType::Connack, R::ServerUnavailable) => {
+            "the server's store has failed: no session can be kept"
+        }
+        (PacketType::Puback | PacketType::Pubrec, R::ImplementationSpecificError) => {
+            "the server's store has failed: the message is not kept for all who are owed it"
+        }
+        (PacketType::Disconnect, R::ImplementationSpecificError) => "the server's store has failed",
         (PacketType::Disconnect, R::SessionTakenOver) => {
             "another connection uses this client identifier"
         }

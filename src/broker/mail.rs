@@ -5,9 +5,12 @@ use std::sync::{
     atomic::{Ordering, fence},
 };
 
-use super::Broker;
+use super::{Broker, Now, journal::Kept};
 use crate::{
+    codec::QoS,
+    record::{Batch, Epoch, Outcome},
     session::Message,
+    stats::ShardStats,
     topics::{GroupRoute, SessionKey, ShardId, ShardSet},
 };
 
@@ -35,6 +38,22 @@ pub enum ShardMessage {
     RetainedQuery(Box<RetainedQuery>),
     /// Some of it.
     RetainedAnswer(Box<RetainedAnswer>),
+    /// Tell me when all that I have sent up to this epoch of mine is kept.
+    Keep {
+        /// Who asks.
+        from: ShardId,
+        /// The sender's epoch.
+        epoch: Epoch,
+    },
+    /// It is kept.
+    Kept {
+        /// Who says so.
+        from: ShardId,
+        /// The receiver's epoch.
+        epoch: Epoch,
+        /// Some of it is not and will not be, for the store has failed.
+        refused: bool,
+    },
 }
 
 impl ShardMessage {
@@ -195,13 +214,85 @@ impl Broker {
                     items.push(ShardMessage::Publish(message.for_another_shard()));
                     *cost += 1;
                 }
+                self.ask_to_keep(ShardId(to as u16), message.view().qos);
                 self.stats.cross_shard_sent.add(1);
+            }
+        }
+        let asked = self.clients.journal.take_asked();
+        let (from, epoch) = (self.id, self.clients.journal.epoch());
+        for to in asked.iter().map(ShardId::index) {
+            // Behind all that was sent.
+            if let Some(items) = last.get_mut(to) {
+                items.push(ShardMessage::Keep { from, epoch });
             }
         }
         for (to, (items, cost)) in last.into_iter().zip(costs).enumerate() {
             if !items.is_empty() {
                 send(ShardId(to as u16), items, cost);
             }
+        }
+    }
+}
+
+/// What becomes durable, and what is told about it.
+impl Broker {
+    /// Ends the epoch, after [`Broker::take_mail`] and before anything else happens: what the store
+    /// is to do, if anything.
+    pub fn take_batch(&mut self) -> Option<Batch> {
+        while let Some(deferred) = self.clients.journal.next_deferred() {
+            self.change_after_all(deferred);
+        }
+        self.clients.journal.end_epoch()
+    }
+
+    /// The store has more to do than it should have, or not any more.
+    pub fn set_store_congested(&mut self, congested: bool) {
+        self.clients.journal.congested = congested;
+    }
+
+    /// The store has done something.
+    pub fn on_outcome(&mut self, now: Now, outcome: Outcome) {
+        self.set_now(now);
+        match outcome {
+            Outcome::Durable(epoch) => {
+                self.clients.journal.on_durable(epoch);
+                self.on_kept_more();
+            }
+            Outcome::Loaded(loaded) => self.clients.on_loaded(loaded),
+            Outcome::Failed(reason) => self.on_store_failed(&reason),
+        }
+    }
+
+    /// Another shard may keep a message of this QoS, which is being sent to it: who published it is
+    /// not answered before it has.
+    pub(super) fn ask_to_keep(&mut self, to: ShardId, qos: QoS) {
+        let keeps = |stats: &Arc<ShardStats>| stats.stored_subscriptions.get() > 0;
+        if qos > QoS::AtMostOnce && self.shared.stats.get(to.index()).is_some_and(keeps) {
+            self.clients.journal.ask(to);
+        }
+    }
+
+    /// Another shard has kept, or refused, what it was sent.
+    pub(super) fn on_kept(&mut self, from: ShardId, epoch: Epoch, refused: bool) {
+        if refused {
+            // Whoever waits for that epoch must not be told that all is well.
+            self.drop_holding();
+        }
+        self.clients.journal.on_kept(from, epoch);
+        self.on_kept_more();
+    }
+
+    /// More is durable than was before.
+    pub(super) fn on_kept_more(&mut self) {
+        self.clients.release();
+        self.answer_promises();
+    }
+
+    /// Tells other shards what they wait for.
+    pub(super) fn answer_promises(&mut self) {
+        for Kept { to, epoch, refused } in self.clients.journal.answers() {
+            let from = self.id;
+            self.mail.push(to, ShardMessage::Kept { from, epoch, refused });
         }
     }
 }

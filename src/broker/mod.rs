@@ -15,11 +15,15 @@ mod connect;
 mod connection;
 mod deliver;
 mod explain;
+mod journal;
+mod keep;
 mod mail;
 mod outbox;
 mod presence;
 mod publish;
+mod queue;
 mod receive;
+mod restore;
 mod retained;
 mod share;
 mod subscribe;
@@ -38,7 +42,8 @@ use std::{
 
 pub use config::Config;
 use connection::Connection;
-use deliver::Clients;
+use deliver::{Clients, QueuedBytes};
+use journal::Journal;
 pub use mail::{Mail, ShardMessage};
 use outbox::Outbox;
 use sys::SysReport;
@@ -123,6 +128,8 @@ pub struct Shared {
     pub stats: Vec<Arc<ShardStats>>,
     /// The seed of every hash that clients can influence.
     pub seed: HashSeed,
+    /// The first number that is free in the store, if there is one.
+    store: Option<u64>,
     /// An upper bound of the retained messages outside `$`-topics, on all shards and on their way
     /// to them: while it is 0, a new subscription asks no one.
     retained: Arc<AtomicI64>,
@@ -136,8 +143,14 @@ impl Shared {
             groups: GroupTable::new(seed.clone(), shards, max_shapes),
             stats: (0..shards).map(|_| Arc::default()).collect(),
             seed,
+            store: None,
             retained: Arc::default(),
         }
+    }
+
+    /// With a store, in which no session, body or delivery has a number from `first_number` on.
+    pub fn with_store(self, first_number: u64) -> Self {
+        Self { store: Some(first_number), ..self }
     }
 
     /// The shard that all sessions of this client live on.
@@ -231,7 +244,11 @@ impl Broker {
             clients: Clients::new(
                 Arc::clone(&config),
                 stats,
-                share_of(config.max_queued_total_bytes),
+                QueuedBytes {
+                    memory: share_of(config.max_queued_total_bytes),
+                    stored: share_of(config.max_stored_queue_bytes),
+                },
+                Journal::new(id, shards, shared.store),
             ),
             index: FilterIndex::new(shared.seed.clone(), config.max_filter_shapes),
             groups: SharedGroups::new(shared.seed.clone()),
@@ -337,7 +354,7 @@ impl Broker {
 
     fn set_now(&mut self, now: Now) {
         self.now = now;
-        self.clients.now = now.monotonic;
+        self.clients.now = now;
     }
 }
 
@@ -444,7 +461,7 @@ impl Broker {
         let now = receive::tenths(self.now.monotonic);
         let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
         let max_outbox = self.config.max_outbox_bytes;
-        let full = |outbox: &Outbox| outbox.is_blocked() && outbox.queued() >= max_outbox;
+        let full = |outbox: &Outbox| outbox.is_stuck() && outbox.queued() >= max_outbox;
         if connection.state != connection::State::Authenticating
             && !connection.starved
             && !connection.outbox.as_deref().is_some_and(full)

@@ -11,6 +11,7 @@
 use std::{collections::VecDeque, io::IoSlice};
 
 use super::ConnectionKey;
+use crate::record::Epoch;
 
 /// The arena's capacity that is kept from turn to turn, in bytes.
 const ARENA_KEPT: usize = 1 << 20;
@@ -55,12 +56,39 @@ pub struct Outbox {
     listed: bool,
     /// The client's time of the last progress, in milliseconds of the broker's clock.
     progress_at: u64,
+    /// What must not be written yet.
+    held: Option<Box<Held>>,
+}
+
+/// Packets that promise what is not durable yet, and all that came behind the first of them.
+#[derive(Debug, Default)]
+struct Held {
+    bytes: Vec<u8>,
+    /// The bytes at the front that are let go.
+    released: usize,
+    /// Where the packets end that wait for each epoch, oldest first. Never empty.
+    parts: VecDeque<(usize, Epoch)>,
 }
 
 impl Outbox {
-    /// The bytes that wait to be written.
+    /// The bytes that wait to be written, those that must not be yet included.
     pub fn queued(&self) -> usize {
+        let held = self.held.as_ref().map_or(0, |held| held.bytes.len() - held.released);
+        self.writable() + held
+    }
+
+    fn writable(&self) -> usize {
         self.backlog.len() - self.written + self.in_ranges
+    }
+
+    /// Whether packets wait for what they promise to become durable.
+    pub fn is_holding(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Whether it is not emptied just now: by its client's doing or for what is not durable.
+    pub fn is_stuck(&self) -> bool {
+        self.blocked || self.is_holding()
     }
 
     /// Whether the socket is full and the shard waits for it to become writable.
@@ -102,15 +130,18 @@ impl Outboxes {
 
     /// Queues bytes that [`Outboxes::encode`] has laid down in this turn.
     pub fn push(&mut self, key: ConnectionKey, slot: &mut Option<Box<Outbox>>, range: Range) {
-        let outbox = match slot {
-            Some(outbox) => outbox,
-            None => {
-                self.dirty.push_back(key);
-                let outbox = slot.insert(self.spare.pop().unwrap_or_default());
-                outbox.listed = true;
-                outbox
+        let outbox = slot.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+        if let Some(held) = &mut outbox.held {
+            held.bytes.extend_from_slice(slice(&self.data, &self.control, range));
+            if let Some((end, _)) = held.parts.back_mut() {
+                *end = held.bytes.len();
             }
-        };
+            return;
+        }
+        if !outbox.listed && !outbox.blocked {
+            self.dirty.push_back(key);
+            outbox.listed = true;
+        }
         if outbox.blocked {
             spill(outbox, &self.data, &self.control);
             let bytes = slice(&self.data, &self.control, range);
@@ -139,6 +170,56 @@ impl Outboxes {
         if range.len() > 0 {
             self.push(key, slot, range);
         }
+    }
+
+    /// From now on nothing more is written on this connection until `epoch` is durable, but what is
+    /// queued already. Says whether it waited for that epoch before.
+    pub fn hold(&mut self, slot: &mut Option<Box<Outbox>>, epoch: Epoch) -> bool {
+        let outbox = slot.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+        let held = outbox.held.get_or_insert_default();
+        let waits = held.parts.back().is_some_and(|(_, last)| *last >= epoch);
+        if !waits {
+            held.parts.push_back((held.bytes.len(), epoch));
+        }
+        waits
+    }
+
+    /// All epochs up to `watermark` are durable: what waited for them may be written.
+    pub fn release(
+        &mut self,
+        key: ConnectionKey,
+        slot: &mut Option<Box<Outbox>>,
+        watermark: Epoch,
+    ) {
+        let Some(outbox) = slot else { return };
+        let Some(mut held) = outbox.held.take() else { return };
+        let mut end = held.released;
+        while let Some((up_to, _)) = held.parts.front().filter(|(_, epoch)| *epoch <= watermark) {
+            end = *up_to;
+            held.parts.pop_front();
+        }
+        let start = self.control.len() as u32 | CONTROL;
+        self.control.extend_from_slice(held.bytes.get(held.released..end).unwrap_or_default());
+        let range = Range { start, end: self.control.len() as u32 };
+        if range.len() > 0 {
+            self.push(key, slot, range);
+        }
+        if held.parts.is_empty() {
+            // It may have held nothing at all.
+            if slot.as_ref().is_some_and(|outbox| outbox.queued() == 0 && !outbox.listed) {
+                self.recycle(slot);
+            }
+            return;
+        }
+        held.released = end;
+        if let Some(outbox) = slot {
+            outbox.held = Some(held);
+        }
+    }
+
+    /// What waits for an epoch is never to be written. Says whether anything did.
+    pub fn forget_held(&mut self, slot: &mut Option<Box<Outbox>>) -> bool {
+        slot.as_mut().is_some_and(|outbox| outbox.held.take().is_some())
     }
 
     /// The bytes encoded in this turn so far.
@@ -190,8 +271,8 @@ impl Outboxes {
         filled
     }
 
-    /// The socket took `bytes`. Returns whether the outbox is now empty; an empty one is taken out
-    /// of its slot and kept for reuse.
+    /// The socket took `bytes`. Returns whether nothing is left that may be written; an outbox that
+    /// is empty is taken out of its slot and kept for reuse.
     pub fn written(&mut self, slot: &mut Option<Box<Outbox>>, bytes: usize, now: u64) -> bool {
         let Some(outbox) = slot else { return true };
         outbox.progress_at = now;
@@ -211,10 +292,15 @@ impl Outboxes {
             whole += 1;
         }
         outbox.ranges.drain(..whole);
-        if outbox.queued() > 0 {
+        if outbox.writable() > 0 {
             return false;
         }
-        self.recycle(slot);
+        if outbox.held.is_none() {
+            self.recycle(slot);
+            return true;
+        }
+        (outbox.backlog, outbox.written) = (Vec::new(), 0);
+        outbox.blocked = false;
         true
     }
 
@@ -246,6 +332,7 @@ impl Outboxes {
         outbox.ranges.clear();
         (outbox.written, outbox.skip, outbox.in_ranges) = (0, 0, 0);
         (outbox.blocked, outbox.listed) = (false, false);
+        outbox.held = None;
         self.spare.push(outbox);
     }
 
@@ -355,6 +442,44 @@ mod tests {
         data(&mut out, &mut slot, b"y");
         assert_eq!(out.next_dirty(), Some(KEY));
         assert_eq!(out.next_dirty(), None);
+    }
+
+    #[test]
+    fn what_promises_something_waits_until_that_is_durable_and_holds_up_what_is_behind_it() {
+        let (mut out, mut slot) = (Outboxes::default(), None);
+        data(&mut out, &mut slot, b"m1");
+        assert!(!out.hold(&mut slot, 5));
+        out.control(KEY, &mut slot, |arena| arena.extend_from_slice(b"a5"));
+        assert!(out.hold(&mut slot, 5));
+        data(&mut out, &mut slot, b"m2");
+        assert!(!out.hold(&mut slot, 6));
+        out.control(KEY, &mut slot, |arena| arena.extend_from_slice(b"a6"));
+        assert_eq!(out.next_dirty(), Some(KEY));
+        assert!(slot.as_mut().unwrap().unlist());
+        assert_eq!(bytes(&out, &slot), [b"m1"]);
+        assert!(out.written(&mut slot, 2, 0), "nothing is left that may be written");
+        out.end_turn();
+        assert_eq!((slot.as_ref().unwrap().queued(), out.next_dirty()), (6, None));
+
+        out.release(KEY, &mut slot, 4);
+        assert_eq!(out.next_dirty(), None);
+        out.release(KEY, &mut slot, 5);
+        assert_eq!(out.next_dirty(), Some(KEY));
+        assert_eq!(bytes(&out, &slot), [b"a5m2"]);
+        out.release(KEY, &mut slot, 6);
+        assert_eq!(bytes(&out, &slot), [b"a5m2a6"]);
+        data(&mut out, &mut slot, b"m3");
+        assert!(!slot.as_ref().unwrap().is_holding());
+        assert!(out.written(&mut slot, 8, 0));
+        assert!(slot.is_none());
+    }
+
+    #[test]
+    fn a_hold_with_nothing_behind_it_leaves_nothing() {
+        let (mut out, mut slot) = (Outboxes::default(), None);
+        out.hold(&mut slot, 1);
+        out.release(KEY, &mut slot, 1);
+        assert!(slot.is_none());
     }
 
     #[derive(Debug, Clone)]

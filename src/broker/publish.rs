@@ -10,6 +10,7 @@ use super::{
 use crate::{
     codec::{AckKind, Publish, QoS, ReasonCode, SubscriptionOptions, Version},
     limits,
+    record::Change,
     session::{Publication, Received, expiry, forwarded},
     stats::DropReason,
     topics,
@@ -100,6 +101,7 @@ impl Broker {
     ) -> Result<(), ReasonCode> {
         let Some(connection) = self.clients.connections.get(key.index()) else { return Ok(()) };
         let (session, version) = (connection.session, connection.version);
+        let mark = self.clients.journal.mark();
         if let (QoS::ExactlyOnce, Some(packet_id)) = (publish.qos, publish.packet_id) {
             let maximum = match version {
                 Version::V5 => self.config.receive_maximum,
@@ -110,15 +112,35 @@ impl Broker {
             };
             let incoming = client.incoming.get_or_insert_default();
             match incoming.publish(packet_id, maximum.into()) {
-                Received::New => {}
+                Received::New if client.number == 0 => {}
+                Received::New => {
+                    let (session, packet_id) = (client.number, packet_id.get());
+                    self.clients.journal.push(Change::PutReceived { session, packet_id });
+                }
                 Received::Duplicate => {
+                    // What it was received as the first time may not be durable yet.
+                    self.clients.hold(key);
                     self.acknowledge(key, AckKind::Pubrec, packet_id, ReasonCode::Success);
                     return Ok(());
                 }
                 Received::TooMany => return Err(ReasonCode::ReceiveMaximumExceeded),
             }
         }
-        let reason = self.take_in(key, session, publish, topic);
+        let refused = self.clients.journal.refusals();
+        let mut reason = self.take_in(key, session, publish, topic);
+        if publish.qos > QoS::AtMostOnce && self.clients.journal.refusals() != refused {
+            reason = ReasonCode::ImplementationSpecificError;
+            if version < Version::V5 {
+                // No acknowledgement says no.
+                return Err(reason);
+            }
+        }
+        if self.clients.journal.has_staged_since(mark) {
+            self.clients.hold(key);
+            if self.clients.journal.congested && publish.qos > QoS::AtMostOnce {
+                self.starve(key);
+            }
+        }
         self.acknowledge_publish(key, session, publish, reason);
         Ok(())
     }
@@ -187,8 +209,7 @@ impl Broker {
         self.acknowledge(key, kind, packet_id, reason);
         if kind == AckKind::Pubrec && reason.is_error() {
             // It is over with that: no PUBREL comes. MQTT 5.0 section 4.3.3.
-            let Some(client) = self.clients.sessions.get_mut(session.index()) else { return };
-            client.release(packet_id);
+            self.release_received(session, packet_id);
         }
     }
 
@@ -226,6 +247,7 @@ impl Broker {
             }
             let message = encoding.message().for_another_shard();
             self.mail.push(to, ShardMessage::Publish(message));
+            self.ask_to_keep(to, encoding.publication.qos);
             self.stats.cross_shard_sent.add(1);
         }
     }

@@ -102,7 +102,7 @@ impl Broker {
         let Some(connection) = self.clients.connections.get_mut(key.index()) else { return };
         connection.last_packet = tenths(self.now.monotonic);
         // Whoever sends without reading the answers is not read from until it does.
-        if connection.outbox.as_ref().is_some_and(|o| o.is_blocked() && o.queued() >= max_outbox) {
+        if connection.outbox.as_ref().is_some_and(|o| o.is_stuck() && o.queued() >= max_outbox) {
             connection.paused = true;
             self.stats.reads_paused.add(1);
         }

@@ -13,11 +13,17 @@ use std::{
 use super::{
     Broker, SessionKey,
     deliver::{Encoding, Matched},
+    keep::Keeping,
     mail::{RetainedAnswer, RetainedQuery, ShardMessage},
     publish::Routed,
 };
 use crate::{
-    codec::SubscriptionOptions, limits, session::Message, stats::DropReason, topics::ShardId,
+    codec::{QoS, SubscriptionOptions},
+    limits,
+    record::Change,
+    session::Message,
+    stats::DropReason,
+    topics::ShardId,
 };
 
 /// The questions that one session asks its own shard in one turn.
@@ -124,6 +130,9 @@ impl Broker {
         } else {
             let message = Arc::clone(message);
             routed.congested |= !self.mail.has_credit(owner);
+            if message.view().qos > QoS::AtMostOnce {
+                self.clients.journal.ask(owner);
+            }
             self.mail.push_retained(owner, message);
         }
     }
@@ -133,18 +142,29 @@ impl Broker {
     pub(super) fn on_retain(&mut self, message: Arc<Message>) {
         let view = message.view();
         let counts = i64::from(!view.topic.starts_with('$'));
+        if self.clients.journal.has_failed() && view.qos > QoS::AtMostOnce {
+            self.clients.journal.refuse();
+        }
         if view.payload.is_empty() {
             if self.retained.remove(view.topic).is_some() {
                 self.shared.expect_retained(-counts);
+                Keeping::new(&mut self.clients.journal, self.now).retained(&message);
             }
         } else {
             let size = u32::try_from(message.size()).unwrap_or(u32::MAX);
             match self.retained.set(view.topic, Arc::clone(&message), size) {
-                Ok(None) => {}
-                Ok(Some(_)) => self.shared.expect_retained(-counts),
+                Ok(None) => self.keep_retained(&message),
+                Ok(Some(_)) => {
+                    self.shared.expect_retained(-counts);
+                    self.keep_retained(&message);
+                }
                 Err(_) => {
                     // What was there is older than what could not be kept.
                     let removed = self.retained.remove(view.topic).is_some();
+                    if removed {
+                        let topic = Box::from(view.topic);
+                        self.clients.journal.push(Change::DropRetained { topic });
+                    }
                     self.shared.expect_retained(-counts * (1 + i64::from(removed)));
                     self.stats.publish_dropped.add(DropReason::RetainedFull, 1);
                 }
@@ -153,7 +173,14 @@ impl Broker {
         self.count_retained();
     }
 
-    fn count_retained(&self) {
+    fn keep_retained(&mut self, message: &Message) {
+        // What the broker says of itself is said anew after a restart.
+        if !message.view().topic.starts_with("$SYS/") {
+            Keeping::new(&mut self.clients.journal, self.now).retained(message);
+        }
+    }
+
+    pub(super) fn count_retained(&self) {
         self.stats.retained_messages.set(self.retained.len() as u64);
         self.stats.retained_bytes.set(self.retained.bytes());
     }
@@ -361,9 +388,11 @@ impl Broker {
         let now = self.now.monotonic;
         let expired = found.iter().filter(|(_, message)| message.view().is_expired(now));
         let expired: Vec<Box<str>> = expired.map(|(topic, _)| Box::from(*topic)).collect();
-        for topic in &expired {
-            self.retained.remove(topic);
-            self.shared.expect_retained(-i64::from(!topic.starts_with('$')));
+        for topic in expired {
+            self.retained.remove(&topic);
+            let counts = i64::from(!topic.starts_with('$'));
+            self.clients.journal.push(Change::DropRetained { topic });
+            self.shared.expect_retained(-counts);
         }
         self.count_retained();
     }
@@ -376,7 +405,6 @@ fn is_wildcard(filter: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::QoS;
 
     #[test]
     fn the_topics_remembered_are_bounded_in_number_and_in_bytes() {

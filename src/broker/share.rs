@@ -72,6 +72,7 @@ impl Broker {
                 routed.congested = true;
             }
             let message = encoding.message().for_another_shard();
+            self.ask_to_keep(shard, encoding.publication.qos);
             let group = Arc::clone(group);
             self.mail.push(shard, ShardMessage::Shared { group, message, index, online, tried });
             self.stats.cross_shard_sent.add(1);
@@ -92,7 +93,11 @@ impl Broker {
         if !self.deliver_to_member(group, index, online, encoding) {
             tried.insert(self.id);
             let topic_hash = self.shared.seed.hash(encoding.publication.topic);
+            let mark = self.clients.journal.mark();
             self.deal_to(group, topic_hash, tried, encoding, &mut Routed::default());
+            if self.clients.journal.has_staged_since(mark) {
+                self.clients.journal.has_passed_on();
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use crate::{
         SubscriptionOptions, Unsuback, Unsubscribe, Version,
     },
     limits,
+    record::{Change, SessionNumber, SubscriptionRecord},
     topics::{self, Place, Shape, Subscriber, TopicError},
 };
 
@@ -32,6 +33,7 @@ impl Broker {
         let Some(connection) = self.clients.connections.get(key.index()) else { return Ok(()) };
         let (session, version) = (connection.session, connection.version);
         let id = subscribe.subscription_id.map_or(0, |id| id.get());
+        let mark = self.clients.journal.mark();
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         for (at, (filter, options)) in subscribe.filters.iter().enumerate() {
             if at >= limits::FILTERS_PER_SUBSCRIBE {
@@ -51,6 +53,9 @@ impl Broker {
             for reason in reasons.iter_mut().filter(|reason| reason.is_error()) {
                 *reason = ReasonCode::GRANTED_QOS_0;
             }
+        }
+        if self.clients.journal.has_staged_since(mark) {
+            self.clients.hold(key);
         }
         // [MQTT-3.8.4-1], [MQTT-3.8.4-6]
         self.clients.answer(key, refusal(PacketType::Suback, &reasons), |reason_string| {
@@ -87,6 +92,7 @@ impl Broker {
         options.qos = options.qos.min(self.config.max_qos);
         let granted = ReasonCode::granted(options.qos);
         let subscriber = Subscriber { session, options: options.to_u8(), id };
+        let asked = filter;
         match topics::parse_shared(filter) {
             Err(_) => ReasonCode::TopicFilterInvalid, // [MQTT-4.8.2-1], [MQTT-4.8.2-2]
             // [MQTT-3.8.3-4]; before MQTT 5 there is no such option to set.
@@ -99,8 +105,11 @@ impl Broker {
                 if !has_room && !self.is_member(session, share, filter) {
                     return ReasonCode::QuotaExceeded;
                 }
-                match self.join_group(share, filter, subscriber) {
-                    Ok(()) => granted,
+                match self.join_group(share, filter, subscriber, true) {
+                    Ok(()) => {
+                        self.keep_subscription(asked, subscriber);
+                        granted
+                    }
                     Err(_) => ReasonCode::QuotaExceeded,
                 }
             }
@@ -110,6 +119,7 @@ impl Broker {
                     return ReasonCode::QuotaExceeded;
                 }
                 let existed = self.subscribe_plain(filter, subscriber);
+                self.keep_subscription(asked, subscriber);
                 let wants_retained = match options.retain_handling {
                     RetainHandling::SendAtSubscribe => true, // [MQTT-3.3.1-9]
                     RetainHandling::SendAtNewSubscribe => !existed, // [MQTT-3.3.1-10]
@@ -120,6 +130,33 @@ impl Broker {
                     self.want_retained(session, request, existed);
                 }
                 granted
+            }
+        }
+    }
+
+    /// Keeps a subscription as it was asked for, if its session is kept.
+    fn keep_subscription(&mut self, filter: &str, subscriber: Subscriber) {
+        let session = self.stored_number(subscriber.session);
+        if session != 0 {
+            let record = SubscriptionRecord { options: subscriber.options, id: subscriber.id };
+            let filter = filter.into();
+            self.clients.journal.push(Change::PutSubscription { session, filter, record });
+        }
+    }
+
+    /// What the store knows a session by; 0 if it does not.
+    fn stored_number(&self, session: SessionKey) -> SessionNumber {
+        self.clients.sessions.get(session.index()).map_or(0, |client| client.number)
+    }
+
+    /// A session has so many subscriptions more, or fewer.
+    fn count_subscription(&self, session: SessionKey, is_new: bool) {
+        let gauges = [&self.stats.subscriptions, &self.stats.stored_subscriptions];
+        let is_stored = self.stored_number(session) != 0;
+        for gauge in gauges.into_iter().take(1 + usize::from(is_stored)) {
+            match is_new {
+                true => gauge.add(1),
+                false => gauge.sub(1),
             }
         }
     }
@@ -165,7 +202,7 @@ impl Broker {
     }
 
     /// Subscribes and returns whether that subscription existed. `[MQTT-3.8.4-3]`
-    fn subscribe_plain(&mut self, filter: &str, subscriber: Subscriber) -> bool {
+    pub(super) fn subscribe_plain(&mut self, filter: &str, subscriber: Subscriber) -> bool {
         let unshaped = self.index.place(filter) != Place::Shape;
         let subscribed = self.index.subscribe(filter, subscriber);
         if let Some(key) = &subscribed.first {
@@ -173,7 +210,7 @@ impl Broker {
             self.shared.routes.add(self.id, key);
         }
         if !subscribed.existed {
-            self.stats.subscriptions.add(1);
+            self.count_subscription(subscriber.session, true);
             self.count_filter_bytes(subscriber.session, filter.len() as isize);
             if let Some(client) = self.clients.sessions.get_mut(subscriber.session.index()) {
                 client.subscriptions.push(subscribed.filter);
@@ -196,11 +233,12 @@ impl Broker {
         client.is_some_and(|client| client.is_member(hash, share, filter))
     }
 
-    fn join_group(
+    pub(super) fn join_group(
         &mut self,
         share: &str,
         filter: &str,
         subscriber: Subscriber,
+        online: bool,
     ) -> Result<(), TopicError> {
         let session = subscriber.session;
         let hash = self.group_hash(share, filter);
@@ -208,15 +246,15 @@ impl Broker {
         let Some(client) = self.clients.sessions.get_mut(session.index()) else { return Ok(()) };
         if !is_member {
             let table = &self.shared.groups;
-            table.join(self.id, share, filter, &table.key(filter), true)?;
+            table.join(self.id, share, filter, &table.key(filter), online)?;
             let membership = Membership { hash, share: share.into(), filter: filter.into() };
             let bytes = membership.len();
             client.rare().groups.insert(membership);
             self.count_filter_bytes(session, bytes as isize);
-            self.stats.subscriptions.add(1);
+            self.count_subscription(session, true);
             self.stats.shared_subscriptions.add(1);
         }
-        self.groups.join(share, filter, subscriber, true);
+        self.groups.join(share, filter, subscriber, online);
         Ok(())
     }
 
@@ -228,8 +266,20 @@ impl Broker {
     ) -> Result<(), ReasonCode> {
         let Some(connection) = self.clients.connections.get(key.index()) else { return Ok(()) };
         let session = connection.session;
-        let reasons: Vec<_> =
-            unsubscribe.filters.iter().map(|filter| self.unsubscribe(session, filter)).collect();
+        let number = self.stored_number(session);
+        let unsubscribed = unsubscribe.filters.iter().map(|filter| {
+            let reason = self.unsubscribe(session, filter);
+            if number != 0 && reason == ReasonCode::Success {
+                let filter = filter.into();
+                self.clients.journal.push(Change::DropSubscription { session: number, filter });
+            }
+            reason
+        });
+        let reasons: Vec<_> = unsubscribed.collect();
+        if number != 0 {
+            // Also what was unsubscribed a moment ago may come back, as long as it is not durable.
+            self.clients.hold(key);
+        }
         self.clients.answer(key, refusal(PacketType::Unsuback, &reasons), |reason_string| {
             Packet::Unsuback(Unsuback {
                 packet_id: unsubscribe.packet_id,
@@ -292,7 +342,9 @@ impl Broker {
         if let Some(key) = &unsubscribed.last {
             self.shared.routes.remove(self.id, key);
         }
-        self.stats.subscriptions.sub(unsubscribed.removed.into());
+        if unsubscribed.removed {
+            self.count_subscription(session, false);
+        }
         if unsubscribed.fallback
             && let Some(client) = self.clients.sessions.get_mut(session.index())
         {
@@ -308,7 +360,7 @@ impl Broker {
             let table = &self.shared.groups;
             table.leave(self.id, share, filter, &table.key(filter), was_online);
             self.count_filter_bytes(session, -(membership.len() as isize));
-            self.stats.subscriptions.sub(1);
+            self.count_subscription(session, false);
             self.stats.shared_subscriptions.sub(1);
         }
     }

@@ -63,6 +63,11 @@ impl Broker {
             ShardMessage::Retain(message) => self.on_retain(message),
             ShardMessage::RetainedQuery(query) => self.on_retained_query(query),
             ShardMessage::RetainedAnswer(answer) => self.on_retained_answer(*answer),
+            ShardMessage::Keep { from, epoch } => {
+                self.clients.journal.on_keep(from, epoch);
+                self.answer_promises();
+            }
+            ShardMessage::Kept { from, epoch, refused } => self.on_kept(from, epoch, refused),
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Command, CommandFactory, Parser, value_parser};
 
-use super::settings::{Driver, LogFormat, LogLevel, QueueOverflow, SharedStrategy};
+use super::settings::{Driver, Durability, LogFormat, LogLevel, QueueOverflow, SharedStrategy};
 use super::value::{self, Size, Span};
 use crate::limits;
 
@@ -19,6 +19,7 @@ const TCP: &str = "TCP";
 const CONNECTIONS: &str = "Connections";
 const PROTOCOL: &str = "Protocol";
 const SESSIONS: &str = "Sessions and queues";
+const DURABILITY: &str = "Durability";
 const RETAINED: &str = "Retained messages";
 const SHARDS: &str = "Shards";
 const MONITORING: &str = "Monitoring and log";
@@ -249,15 +250,6 @@ pub(super) struct Flags {
     #[arg(long, value_name = BOOL, help_heading = PROTOCOL, action = ArgAction::Set, default_value = "false")]
     pub validate_payload_format: bool,
 
-    /// Keep sessions and retained messages in memory only: they end with the process. This version
-    /// knows nothing else, so the flag only says it aloud
-    #[arg(long, value_name = BOOL, help_heading = SESSIONS, action = ArgAction::Set, default_value = "true")]
-    pub in_memory: bool,
-
-    /// Folder for durable sessions and retained messages. Not in this version: it is refused
-    #[arg(long, value_name = "FOLDER", help_heading = SESSIONS)]
-    pub data_dir: Option<PathBuf>,
-
     /// Sessions in the whole broker, connected or not; 0 is no limit. An idle one with a
     /// subscription takes about 400 bytes, so 4000000 take 1.6 GB; one that uses up
     /// --max-subscriptions and --max-subscription-bytes takes 2.6 MB. A CONNECT that would make one
@@ -284,9 +276,10 @@ pub(super) struct Flags {
         default_value_t = Size(limits::MAX_QUEUED_BYTES), value_parser = value::size(1024, TIB))]
     pub max_queued_bytes: Size,
 
-    /// Bytes of the messages waiting in all sessions of the broker, shared out equally over the
-    /// shards; a message counts once for every session that it waits in. Beyond it messages are
-    /// dropped as --queue-overflow says
+    /// Bytes (topics, properties, payloads) of the messages waiting in memory in all sessions of the
+    /// broker, shared out equally over the shards; a message counts once for every session that it
+    /// waits in. Beyond it messages are kept in the store alone; without one they are dropped as
+    /// --queue-overflow says
     #[arg(long, value_name = "SIZE", help_heading = SESSIONS,
         default_value_t = Size(limits::MAX_QUEUED_TOTAL_BYTES),
         value_parser = value::size(1024, TIB))]
@@ -300,6 +293,45 @@ pub(super) struct Flags {
     /// Also queue QoS 0 messages while the client of a session is away
     #[arg(long, value_name = BOOL, help_heading = SESSIONS, action = ArgAction::Set, default_value = "false")]
     pub queue_qos0: bool,
+
+    /// Folder for what outlives the process: sessions that outlive their connection, with their
+    /// messages, and retained messages. It is made if it does not exist; one broker at a time
+    #[arg(long, value_name = "FOLDER", help_heading = DURABILITY, default_value = "ringmq-data")]
+    pub data_dir: PathBuf,
+
+    /// Keep everything in memory: sessions and retained messages end with the process
+    #[arg(long, value_name = BOOL, help_heading = DURABILITY, action = ArgAction::Set, default_value = "false")]
+    pub in_memory: bool,
+
+    /// When an acknowledgement leaves that promises to keep something. always: when it is on the
+    /// disk (fsync), many at a time. interval:TIME (in milliseconds, or with a unit): when the
+    /// operating system has it, which brings it to the disk that often; a power cut loses what
+    /// came since. os: the same, whenever the operating system pleases
+    #[arg(long, value_name = "WHEN", help_heading = DURABILITY, default_value = "always",
+        value_parser = value::durability)]
+    pub durability: Durability,
+
+    /// Bytes that shards have given to the store and that are not kept yet. Beyond it, publishers
+    /// of messages that must be kept are not read from until it has caught up
+    #[arg(long, value_name = "SIZE", help_heading = DURABILITY,
+        default_value_t = Size(limits::MAX_STORE_BACKLOG_BYTES),
+        value_parser = value::size(65_536, TIB))]
+    pub max_store_backlog_bytes: Size,
+
+    /// With a store: messages of one session's queue that are in memory, too, while its client is
+    /// connected. All others are read from the store when their turn comes
+    #[arg(long, value_name = "MESSAGES", help_heading = DURABILITY,
+        default_value_t = limits::QUEUED_IN_MEMORY as u32,
+        value_parser = value_parser!(u32).range(1..=65_536))]
+    pub max_queued_in_memory: u32,
+
+    /// With a store: bytes (topics, properties, payloads) of the messages waiting in all sessions
+    /// of the broker, on the disk and in memory, shared out equally over the shards. Beyond it
+    /// messages are dropped as --queue-overflow says
+    #[arg(long, value_name = "SIZE", help_heading = DURABILITY,
+        default_value_t = Size(limits::MAX_STORED_QUEUE_BYTES),
+        value_parser = value::size(1024, 1024 * TIB))]
+    pub max_stored_queue_bytes: Size,
 
     /// Accept retained messages; announced to MQTT 5 clients
     #[arg(long, value_name = BOOL, help_heading = RETAINED, action = ArgAction::Set, default_value = "true")]

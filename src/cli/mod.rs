@@ -20,9 +20,9 @@ mod tests;
 
 pub use error::{CliError, Origin};
 pub use settings::{
-    ConnectionSettings, Driver, ListenerSettings, LogFormat, LogLevel, LogSettings,
-    MonitoringSettings, ProtocolSettings, QueueOverflow, RetainedSettings, SessionSettings,
-    Settings, ShardSettings, SharedStrategy, TcpKeepAlive, TcpSettings,
+    ConnectionSettings, Driver, Durability, DurabilitySettings, ListenerSettings, LogFormat,
+    LogLevel, LogSettings, MonitoringSettings, ProtocolSettings, QueueOverflow, RetainedSettings,
+    SessionSettings, Settings, ShardSettings, SharedStrategy, TcpKeepAlive, TcpSettings,
 };
 pub use sources::Sources;
 

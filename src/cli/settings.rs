@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroU32};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -22,6 +23,8 @@ pub struct Settings {
     pub protocol: ProtocolSettings,
     /// What sessions keep while a client is away or slow.
     pub sessions: SessionSettings,
+    /// What outlives the process.
+    pub durability: DurabilitySettings,
     /// Retained messages.
     pub retained: RetainedSettings,
     /// Event loops and what they owe each other.
@@ -156,6 +159,32 @@ pub struct SessionSettings {
     pub overflow: QueueOverflow,
     /// `--queue-qos0`: QoS 0 messages are queued for absent clients too.
     pub queue_qos0: bool,
+}
+
+/// What outlives the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DurabilitySettings {
+    /// `--data-dir`: where; `None` with `--in-memory`, and then nothing does.
+    pub data_dir: Option<PathBuf>,
+    /// `--durability`.
+    pub durability: Durability,
+    /// `--max-store-backlog-bytes`: given to the store and not kept yet.
+    pub max_backlog_bytes: u64,
+    /// `--max-queued-in-memory`: of one session's queue, from 1 to 65,536.
+    pub max_queued_in_memory: usize,
+    /// `--max-stored-queue-bytes`: of the messages waiting in all sessions.
+    pub max_queue_bytes: u64,
+}
+
+/// When an acknowledgement leaves that promises to keep something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// When it is on the disk.
+    Always,
+    /// When the operating system has it, and that brings it to the disk so often.
+    Interval(Duration),
+    /// When the operating system has it.
+    Os,
 }
 
 /// Retained messages.
@@ -365,6 +394,18 @@ impl Default for SessionSettings {
             max_queued_total_bytes: limits::MAX_QUEUED_TOTAL_BYTES,
             overflow: QueueOverflow::DropOldest,
             queue_qos0: false,
+        }
+    }
+}
+
+impl Default for DurabilitySettings {
+    fn default() -> Self {
+        Self {
+            data_dir: Some("ringmq-data".into()),
+            durability: Durability::Always,
+            max_backlog_bytes: limits::MAX_STORE_BACKLOG_BYTES,
+            max_queued_in_memory: limits::QUEUED_IN_MEMORY,
+            max_queue_bytes: limits::MAX_STORED_QUEUE_BYTES,
         }
     }
 }

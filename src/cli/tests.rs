@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::settings::DurabilitySettings;
 use super::sources::{NOT_IN_FILE, flag_names, variable};
 use super::value::{Size, Span};
 use super::*;
@@ -189,7 +190,11 @@ fn values_reach_their_fields() {
         shared-subscription-strategy = "hash_clientid"
         response-information = "replies"
         validate-payload-format = true
-        in-memory = true
+        data-dir = "kept"
+        durability = "interval:250"
+        max-store-backlog-bytes = "1MiB"
+        max-queued-in-memory = 27
+        max-stored-queue-bytes = "5MiB"
         max-sessions = 26
         max-session-expiry = "1d"
         max-queued-messages = 18
@@ -269,6 +274,13 @@ fn values_reach_their_fields() {
             max_queued_total_bytes: 4 << 20,
             overflow: QueueOverflow::DropNewest,
             queue_qos0: true,
+        },
+        durability: DurabilitySettings {
+            data_dir: Some("kept".into()),
+            durability: Durability::Interval(Duration::from_millis(250)),
+            max_backlog_bytes: 1 << 20,
+            max_queued_in_memory: 27,
+            max_queue_bytes: 5 << 20,
         },
         retained: RetainedSettings { available: false, max_messages: 19, max_bytes: 4 << 20 },
         shards: ShardSettings {
@@ -449,10 +461,25 @@ fn a_listener_is_not_given_twice() {
 }
 
 #[test]
-fn durability_is_not_promised() {
-    refused(&["--data-dir", "/srv/mqtt"], &["--data-dir /srv/mqtt", "in memory only"]);
-    refused(&["--in-memory", "false"], &["--in-memory false", "in memory only"]);
-    assert_eq!(settings(&["--in-memory"]), Settings::default());
+fn durability_is_on_unless_everything_is_in_memory() {
+    let folder = |args: &[&str]| settings(args).durability.data_dir;
+    assert_eq!(folder(&[]), Some("ringmq-data".into()));
+    assert_eq!(folder(&["--data-dir", "/srv/mqtt"]), Some("/srv/mqtt".into()));
+    assert_eq!(folder(&["--in-memory"]), None);
+    assert_eq!(folder(&["--in-memory", "--data-dir", "/srv/mqtt"]), None);
+    refused(&["--data-dir", ""], &["--data-dir"]);
+}
+
+#[test]
+fn durability_is_always_now_and_then_or_never_brought_to_the_disk() {
+    let of = |value: &str| settings(&["--durability", value]).durability.durability;
+    assert_eq!(of("always"), Durability::Always);
+    assert_eq!(of("os"), Durability::Os);
+    assert_eq!(of("interval:20"), Durability::Interval(Duration::from_millis(20)));
+    assert_eq!(of("interval:2s"), Durability::Interval(Duration::from_secs(2)));
+    for value in ["sometimes", "interval", "interval:", "interval:0", "interval:2h", "always:1"] {
+        refused(&["--durability", value], &["--durability"]);
+    }
 }
 
 #[test]

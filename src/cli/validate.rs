@@ -7,8 +7,9 @@ use std::time::Duration;
 use super::error::CliError;
 use super::flags::Flags;
 use super::settings::{
-    ConnectionSettings, ListenerSettings, LogSettings, MonitoringSettings, ProtocolSettings,
-    RetainedSettings, SessionSettings, Settings, ShardSettings, TcpKeepAlive, TcpSettings,
+    ConnectionSettings, DurabilitySettings, ListenerSettings, LogSettings, MonitoringSettings,
+    ProtocolSettings, RetainedSettings, SessionSettings, Settings, ShardSettings, TcpKeepAlive,
+    TcpSettings,
 };
 use super::sources::Sources;
 use super::value::{Size, Span};
@@ -16,7 +17,6 @@ use crate::limits;
 
 /// The settings of `flags`, where the machine's own figures stand for what was not given.
 pub(super) fn settings(flags: &Flags, sources: &Sources<'_>) -> Result<Settings, CliError> {
-    refuse_durability(flags)?;
     packets_fit(flags)?;
     let shards = match usize::from(flags.shards) {
         0 => sources.cores.clamp(1, limits::MAX_SHARDS),
@@ -46,6 +46,7 @@ pub(super) fn settings(flags: &Flags, sources: &Sources<'_>) -> Result<Settings,
             overflow: flags.queue_overflow,
             queue_qos0: flags.queue_qos0,
         },
+        durability: durability(flags),
         retained: RetainedSettings {
             available: flags.retain_available,
             max_messages: flags.max_retained_messages,
@@ -71,18 +72,15 @@ pub(super) fn settings(flags: &Flags, sources: &Sources<'_>) -> Result<Settings,
     })
 }
 
-/// A promise that this version could not keep must not be taken.
-fn refuse_durability(flags: &Flags) -> Result<(), CliError> {
-    let problem = "this version keeps sessions and retained messages in memory only";
-    if let Some(folder) = &flags.data_dir {
-        let remedy = "leave the flag out, and know that they end with the process";
-        return Err(refused("--data-dir", folder.display(), problem, remedy));
+/// What outlives the process, and where.
+fn durability(flags: &Flags) -> DurabilitySettings {
+    DurabilitySettings {
+        data_dir: (!flags.in_memory).then(|| flags.data_dir.clone()),
+        durability: flags.durability,
+        max_backlog_bytes: flags.max_store_backlog_bytes.0,
+        max_queued_in_memory: flags.max_queued_in_memory as usize,
+        max_queue_bytes: flags.max_stored_queue_bytes.0,
     }
-    if !flags.in_memory {
-        let remedy = "leave the flag out or set it to true";
-        return Err(refused("--in-memory", "false", problem, remedy));
-    }
-    Ok(())
 }
 
 /// The largest packet that is accepted can also be delivered, queued and retained.

@@ -1,6 +1,7 @@
 //! The values of flags that people write with units or addresses: `64KiB`, `5min`,
 //! `localhost:1883`.
 
+use super::settings::Durability;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
@@ -137,6 +138,26 @@ pub(super) fn seconds(max: u32) -> impl Fn(&str) -> Result<Span, String> + Clone
             return Err("expected whole seconds".to_owned());
         }
         within(span, Span(Duration::ZERO), Span(Duration::from_secs(u64::from(max))))
+    }
+}
+
+/// When something counts as kept: `always`, `interval:TIME` or `os`. A time without a unit is in
+/// milliseconds here, unlike elsewhere.
+pub(super) fn durability(text: &str) -> Result<Durability, String> {
+    const MAX: Duration = Duration::from_secs(3_600);
+    let expected = "expected `always`, `interval:TIME` as `interval:500ms`, or `os`";
+    match text.split_once(':') {
+        None if text == "always" => Ok(Durability::Always),
+        None if text == "os" => Ok(Durability::Os),
+        Some(("interval", time)) => {
+            let Span(time) = match time.parse::<u64>() {
+                Ok(milliseconds) => Span(Duration::from_millis(milliseconds)),
+                Err(_) => time.parse()?,
+            };
+            within(Span(time), Span(Duration::from_millis(1)), Span(MAX))
+                .map(|Span(time)| Durability::Interval(time))
+        }
+        _ => Err(expected.to_owned()),
     }
 }
 

@@ -50,6 +50,13 @@ impl Incoming {
         }
     }
 
+    /// A store has kept that the message of this packet id is unreleased.
+    pub fn restore(&mut self, packet_id: PacketId) {
+        if let Err(at) = self.position(packet_id) {
+            self.unreleased.insert(at, Unreleased { packet_id, counted: false });
+        }
+    }
+
     /// A PUBREL came in, or the PUBLISH was refused: the id is free again. False if it was not in
     /// use.
     pub fn release(&mut self, packet_id: PacketId) -> bool {

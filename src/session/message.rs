@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::codec::{PublishProperties, QoS};
+use crate::{
+    codec::{PublishProperties, QoS},
+    record::MessageRecord,
+};
 
 /// The message of one PUBLISH on its way through a shard, borrowed from where it was read.
 ///
@@ -75,6 +78,25 @@ impl Message {
             retain: publication.retain,
             expires_at: publication.expires_at,
         }
+    }
+
+    /// What a store keeps of it; `expires_at` is its expiry as a Unix time.
+    pub fn to_record(&self, expires_at: u64) -> MessageRecord {
+        MessageRecord {
+            data: self.data.clone(),
+            properties_at: self.properties_at,
+            payload_at: self.payload_at,
+            qos: self.qos.value(),
+            retain: self.retain,
+            expires_at,
+        }
+    }
+
+    /// The message that a store has kept; `expires_at` is its expiry on the broker's clock.
+    pub fn from_record(record: MessageRecord, expires_at: u64) -> Self {
+        let MessageRecord { data, properties_at, payload_at, qos, retain, .. } = record;
+        let qos = QoS::from_u8(qos).unwrap_or(QoS::AtMostOnce);
+        Self { data, properties_at, payload_at, qos, retain, expires_at }
     }
 
     /// A second handle on the same bytes with reference counts of its own, for another shard:

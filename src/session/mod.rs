@@ -11,4 +11,6 @@ mod outgoing;
 pub use alias::{AliasUse, InboundAliases, OutboundAliases};
 pub use incoming::{Incoming, Received};
 pub use message::{Message, NEVER, Publication, expiry, forwarded};
-pub use outgoing::{Acknowledged, Delivery, Enqueued, Next, Outgoing, QueueCaps};
+pub use outgoing::{
+    Acknowledged, Delivery, Enqueued, Next, Outgoing, QueueCaps, StoredPart, UNSTORED,
+};

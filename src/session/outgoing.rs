@@ -23,7 +23,12 @@ pub struct Delivery {
     pub shared: Option<NonZeroU32>,
     /// The identifiers of all subscriptions that matched. `[MQTT-3.3.4-3]`
     pub subscription_ids: ThinVec<u32>,
+    /// Its place in the store; [`UNSTORED`] if it is not kept there.
+    pub position: u64,
 }
+
+/// The position of a delivery that is not kept in the store.
+pub const UNSTORED: u64 = 0;
 
 /// The caps on the queue of one session.
 #[derive(Debug, Clone, Copy)]
@@ -39,10 +44,35 @@ pub struct QueueCaps {
 /// What became of a message that was put into the queue.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Enqueued {
-    /// It waits, and this many older ones were dropped for it.
-    Waits(usize),
+    /// It waits; older ones may have been dropped for it.
+    Waits {
+        /// The positions of those in memory.
+        dropped: Vec<u64>,
+        /// How many more of those that are kept in the store alone, the oldest ones.
+        dropped_stored: usize,
+    },
     /// It did not fit and was dropped.
     Dropped,
+}
+
+impl Enqueued {
+    /// It waits, and nothing was dropped for it.
+    pub const WAITS: Self = Self::Waits { dropped: Vec::new(), dropped_stored: 0 };
+}
+
+/// The part of a queue that is kept in the store alone, behind the part that is in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoredPart {
+    /// How many messages.
+    pub messages: usize,
+    /// Their bytes, by [`Message::size`]; from the store itself they are known on the average only.
+    pub bytes: usize,
+    /// The first one's position, or one between it and all those in memory.
+    pub from: u64,
+    /// The next ones are being read.
+    pub loading: bool,
+    /// How many came behind it since they are being read.
+    pub came_since: usize,
 }
 
 /// What to send next.
@@ -67,10 +97,10 @@ pub enum Next<'a> {
 /// The answer to an acknowledgement from the client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Acknowledged {
-    /// The message is delivered; its packet id is free again.
-    Done,
-    /// A PUBREL is to be sent.
-    Release,
+    /// The message is delivered; its packet id is free again. It had this position.
+    Done(u64),
+    /// A PUBREL is to be sent. It has this position.
+    Release(u64),
     /// No message with that packet id is in flight.
     UnknownPacketId,
     /// The packet does not belong to the state that the message is in.
@@ -84,6 +114,7 @@ pub struct Outgoing {
     inflight: VecDeque<Inflight>,
     queue: VecDeque<Delivery>,
     queue_bytes: usize,
+    stored: StoredPart,
     /// How many in the queue are QoS 0.
     queued_qos0: usize,
     /// How many of `inflight`, from the front, were sent on the present connection.
@@ -110,6 +141,8 @@ struct Inflight {
     dup: bool,
     /// Gone once the client has taken a QoS 2 message over.
     delivery: Option<Delivery>,
+    /// The delivery's, also when it is gone.
+    position: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,17 +155,27 @@ enum Phase {
 impl Outgoing {
     /// Whether nothing is owed: the state can be freed.
     pub fn is_empty(&self) -> bool {
-        self.inflight.is_empty() && self.queue.is_empty()
+        self.inflight.is_empty() && self.queue.is_empty() && self.stored.messages == 0
     }
 
     /// The messages in the queue, those in flight not counted.
     pub fn queued(&self) -> usize {
-        self.queue.len()
+        self.queue.len() + self.stored.messages
     }
 
     /// The bytes in the queue, by [`Message::size`].
     pub fn queued_bytes(&self) -> usize {
-        self.queue_bytes
+        self.queue_bytes + self.stored.bytes
+    }
+
+    /// The messages in the queue that are in memory.
+    pub fn queued_in_memory(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The part of the queue that is kept in the store alone.
+    pub fn stored(&self) -> StoredPart {
+        self.stored
     }
 
     /// Whether a QoS 0 message waits in the queue, which another one must not overtake.
@@ -149,7 +192,10 @@ impl Outgoing {
     /// Whether a new message may be sent at once: none waits before it and the window of
     /// `window` messages has room.
     pub fn has_room(&self, window: u16) -> bool {
-        self.queue.is_empty() && self.sent == self.inflight.len() && self.window_room(window)
+        self.queue.is_empty()
+            && self.stored.messages == 0
+            && self.sent == self.inflight.len()
+            && self.window_room(window)
     }
 
     fn window_room(&self, window: u16) -> bool {
@@ -171,6 +217,7 @@ impl Outgoing {
             phase,
             counted: true,
             dup: false,
+            position: delivery.position,
             delivery: Some(delivery),
         });
         self.sent += 1;
@@ -181,39 +228,135 @@ impl Outgoing {
     /// Puts a message behind those that wait.
     pub fn enqueue(&mut self, delivery: Delivery, caps: QueueCaps) -> Enqueued {
         let size = delivery.message.size();
+        let enqueued = self.make_room(size, caps);
+        if enqueued != Enqueued::Dropped {
+            self.push_queue(delivery);
+        }
+        enqueued
+    }
+
+    /// Puts a message of `size` bytes behind those that wait, which is kept in the store alone, at
+    /// `position`.
+    pub fn enqueue_stored(&mut self, position: u64, size: usize, caps: QueueCaps) -> Enqueued {
+        let enqueued = self.make_room(size, caps);
+        if enqueued != Enqueued::Dropped {
+            let stored = &mut self.stored;
+            if stored.messages == 0 && !stored.loading {
+                stored.from = position;
+            }
+            stored.messages += 1;
+            stored.bytes += size;
+            stored.came_since += usize::from(stored.loading);
+        }
+        enqueued
+    }
+
+    /// Drops old messages for one of `size` bytes, if that is what the caps say.
+    fn make_room(&mut self, size: usize, caps: QueueCaps) -> Enqueued {
         if size > caps.bytes || caps.messages == 0 {
             return Enqueued::Dropped;
         }
-        let mut dropped = 0;
-        while self.queue.len() >= caps.messages || self.queue_bytes + size > caps.bytes {
-            if !caps.drop_oldest || self.queue.is_empty() {
+        let (mut dropped, mut dropped_stored) = (Vec::new(), 0);
+        while self.queued() >= caps.messages || self.queued_bytes() + size > caps.bytes {
+            if !caps.drop_oldest || self.queued() == 0 {
                 return Enqueued::Dropped;
             }
-            self.pop_queue();
-            dropped += 1;
+            match self.pop_queue() {
+                Some(oldest) => dropped.push(oldest.position),
+                // Which are the oldest will be known in a moment; until then it is a few too many.
+                None if self.stored.loading => break,
+                None => {
+                    self.take_stored(1);
+                    dropped_stored += 1;
+                }
+            }
         }
-        self.queue_bytes += size;
+        Enqueued::Waits { dropped, dropped_stored }
+    }
+
+    fn push_queue(&mut self, delivery: Delivery) {
+        self.queue_bytes += delivery.message.size();
         self.queued_qos0 += usize::from(delivery.qos == QoS::AtMostOnce);
         self.queue.push_back(delivery);
-        Enqueued::Waits(dropped)
+    }
+
+    /// So many of the oldest messages that are kept in the store alone are not any more.
+    fn take_stored(&mut self, messages: usize) {
+        let stored = &mut self.stored;
+        let messages = messages.min(stored.messages);
+        let share = stored.bytes.checked_div(stored.messages).unwrap_or(0) * messages;
+        stored.messages -= messages;
+        stored.bytes = if stored.messages == 0 { 0 } else { stored.bytes - share };
+    }
+
+    /// Whether more is to be read from the store now, for all in memory is on its way and the window
+    /// has room. Says from which position on, and counts on [`Outgoing::loaded`] being called.
+    pub fn wants_load(&mut self, window: u16) -> Option<u64> {
+        let wants = self.stored.messages > 0
+            && !self.stored.loading
+            && self.queue.is_empty()
+            && self.sent == self.inflight.len()
+            && self.window_room(window);
+        if !wants {
+            return None;
+        }
+        (self.stored.loading, self.stored.came_since) = (true, 0);
+        Some(self.stored.from)
+    }
+
+    /// The oldest messages that were kept in the store alone have come. `lost` are gone, and if
+    /// `is_last` there is none left of those that were there when they were asked for.
+    pub fn loaded(&mut self, deliveries: Vec<Delivery>, lost: usize, is_last: bool) {
+        if let Some(last) = deliveries.last() {
+            self.stored.from = last.position + 1;
+        }
+        self.take_stored(deliveries.len() + lost);
+        let came_since = self.stored.came_since;
+        if is_last && self.stored.messages > came_since {
+            self.take_stored(self.stored.messages - came_since);
+        }
+        self.stored.loading = false;
+        deliveries.into_iter().for_each(|delivery| self.push_queue(delivery));
+    }
+
+    /// What a store has kept of a session: `messages` of `bytes` that wait, from position `from` on.
+    pub fn restore_queue(&mut self, from: u64, messages: usize, bytes: usize) {
+        self.stored = StoredPart { messages, bytes, from, ..StoredPart::default() };
+    }
+
+    /// What a store has kept of a session: a message that was sent with this packet id before, or
+    /// one of QoS 2 that the client has received and that is to be released.
+    pub fn restore_inflight(
+        &mut self,
+        packet_id: PacketId,
+        position: u64,
+        delivery: Option<Delivery>,
+    ) {
+        let phase = match &delivery {
+            None => Phase::Pubcomp,
+            Some(delivery) if delivery.qos == QoS::ExactlyOnce => Phase::Pubrec,
+            Some(_) => Phase::Puback,
+        };
+        let (counted, dup) = (false, true);
+        self.inflight.push_back(Inflight { packet_id, phase, counted, dup, delivery, position });
     }
 
     /// The next packet that may be sent within a window of `window` messages: first what was in
     /// flight before the present connection, in the original order `[MQTT-4.4.0-1]`
-    /// `[MQTT-4.6.0-1]`, then the queue. Counts messages that expired in the queue in `expired`.
+    /// `[MQTT-4.6.0-1]`, then the queue. The positions of messages that expired in the queue come
+    /// into `expired`.
     pub fn next(
         &mut self,
         window: u16,
         now: u64,
         last: &mut u16,
-        expired: &mut u64,
+        expired: &mut Vec<u64>,
     ) -> Option<Next<'_>> {
         if self.sent < self.inflight.len() {
             return self.resend(window);
         }
         while self.queue.front().is_some_and(|d| d.message.view().is_expired(now)) {
-            self.pop_queue();
-            *expired += 1;
+            expired.extend(self.pop_queue().map(|delivery| delivery.position));
         }
         if self.queue.front()?.qos == QoS::AtMostOnce {
             return self.pop_queue().map(Next::Unacknowledged);
@@ -259,11 +402,12 @@ impl Outgoing {
             Some((_, Phase::Puback)) => Acknowledged::WrongState,
             Some((at, _)) if refused => self.finish(at),
             Some((at, _)) => {
-                if let Some(entry) = self.inflight.get_mut(at) {
-                    entry.phase = Phase::Pubcomp;
-                    entry.delivery = None;
-                }
-                Acknowledged::Release
+                let Some(entry) = self.inflight.get_mut(at) else {
+                    return Acknowledged::UnknownPacketId;
+                };
+                entry.phase = Phase::Pubcomp;
+                entry.delivery = None;
+                Acknowledged::Release(entry.position)
             }
         }
     }
@@ -277,10 +421,11 @@ impl Outgoing {
         }
     }
 
-    /// Forgets a message that cannot be sent to this client at all.
-    pub fn discard(&mut self, packet_id: PacketId) {
-        if let Some((at, _)) = self.position(packet_id) {
-            self.finish(at);
+    /// Forgets a message that cannot be sent to this client at all, and says its position.
+    pub fn discard(&mut self, packet_id: PacketId) -> u64 {
+        match self.position(packet_id).map(|(at, _)| self.finish(at)) {
+            Some(Acknowledged::Done(position)) => position,
+            _ => UNSTORED,
         }
     }
 
@@ -304,7 +449,7 @@ impl Outgoing {
 
     /// How many messages are lost if the session ends now.
     pub fn undelivered(&self) -> usize {
-        self.inflight.iter().filter(|e| e.delivery.is_some()).count() + self.queue.len()
+        self.inflight.iter().filter(|e| e.delivery.is_some()).count() + self.queued()
     }
 
     fn pop_queue(&mut self) -> Option<Delivery> {
@@ -326,11 +471,10 @@ impl Outgoing {
     }
 
     fn finish(&mut self, at: usize) -> Acknowledged {
-        if let Some(entry) = self.inflight.remove(at) {
-            self.sent -= 1;
-            self.window_used -= usize::from(entry.counted);
-        }
-        Acknowledged::Done
+        let Some(entry) = self.inflight.remove(at) else { return Acknowledged::UnknownPacketId };
+        self.sent -= 1;
+        self.window_used -= usize::from(entry.counted);
+        Acknowledged::Done(entry.position)
     }
 
     /// The next packet id behind `last` that is not in use. Only when a run of free ids is used up

@@ -30,7 +30,12 @@ fn expiring(number: u32, qos: QoS, expires_at: u64) -> Delivery {
         retain: false,
         shared: number.is_multiple_of(2).then_some(NonZeroU32::MIN),
         subscription_ids: ThinVec::new(),
+        position: UNSTORED,
     }
+}
+
+fn dropped(oldest: usize) -> Enqueued {
+    Enqueued::Waits { dropped: vec![UNSTORED; oldest], dropped_stored: 0 }
 }
 
 fn number(delivery: &Delivery) -> u32 {
@@ -62,14 +67,14 @@ fn packet_ids_that_stay_in_use_are_passed_over_in_every_round() {
     let mut send =
         |outgoing: &mut Outgoing| outgoing.send(delivery(0, QoS::AtLeastOnce), &mut last).unwrap();
     let kept: Vec<PacketId> = (0..5).map(|_| send(&mut outgoing)).collect();
-    assert_eq!(outgoing.puback(kept[1]), Acknowledged::Done);
-    assert_eq!(outgoing.puback(kept[2]), Acknowledged::Done);
+    assert_eq!(outgoing.puback(kept[1]), Acknowledged::Done(UNSTORED));
+    assert_eq!(outgoing.puback(kept[2]), Acknowledged::Done(UNSTORED));
     for _ in 0..2 {
         let mut round = Vec::new();
         while round.last() != Some(&65_535) {
             let packet_id = send(&mut outgoing);
             round.push(packet_id.get());
-            assert_eq!(outgoing.puback(packet_id), Acknowledged::Done);
+            assert_eq!(outgoing.puback(packet_id), Acknowledged::Done(UNSTORED));
         }
         let free = [2, 3].into_iter().chain(6..=65_535);
         let skip = if round[0] == 6 { 2 } else { 0 };
@@ -86,15 +91,17 @@ fn with_all_packet_ids_in_use_messages_wait() {
         // In order, so that each search ends at once.
         let phase = Phase::Puback;
         let delivery = Some(delivery(n.into(), QoS::AtLeastOnce));
-        let entry = Inflight { packet_id: id(n + 1), phase, counted: true, dup: false, delivery };
+        let (packet_id, position) = (id(n + 1), UNSTORED);
+        let entry = Inflight { packet_id, phase, counted: true, dup: false, delivery, position };
         outgoing.inflight.push_back(entry);
     }
     (outgoing.sent, outgoing.window_used) = (65_535, 65_535);
     assert_eq!(outgoing.send(delivery(0, QoS::AtLeastOnce), &mut last), None);
     outgoing.enqueue(delivery(1, QoS::AtLeastOnce), CAPS);
-    assert!(outgoing.next(u16::MAX, 0, &mut last, &mut 0).is_none());
-    assert_eq!(outgoing.puback(id(500)), Acknowledged::Done);
-    let Some(Next::Publish { packet_id, .. }) = outgoing.next(u16::MAX, 0, &mut last, &mut 0)
+    assert!(outgoing.next(u16::MAX, 0, &mut last, &mut Vec::new()).is_none());
+    assert_eq!(outgoing.puback(id(500)), Acknowledged::Done(UNSTORED));
+    let Some(Next::Publish { packet_id, .. }) =
+        outgoing.next(u16::MAX, 0, &mut last, &mut Vec::new())
     else {
         panic!()
     };
@@ -106,8 +113,8 @@ fn a_message_that_can_never_fit_takes_no_other_ones_place() {
     let mut outgoing = Outgoing::default();
     let size = delivery(0, QoS::AtLeastOnce).message.size();
     let caps = QueueCaps { messages: 10, bytes: size * 2 - 1, drop_oldest: true };
-    assert_eq!(outgoing.enqueue(delivery(1, QoS::AtLeastOnce), caps), Enqueued::Waits(0));
-    assert_eq!(outgoing.enqueue(delivery(2, QoS::AtLeastOnce), caps), Enqueued::Waits(1));
+    assert_eq!(outgoing.enqueue(delivery(1, QoS::AtLeastOnce), caps), Enqueued::WAITS);
+    assert_eq!(outgoing.enqueue(delivery(2, QoS::AtLeastOnce), caps), dropped(1));
     let caps = QueueCaps { bytes: size - 1, ..caps };
     assert_eq!(outgoing.enqueue(delivery(3, QoS::AtLeastOnce), caps), Enqueued::Dropped);
     let caps = QueueCaps { messages: 0, ..CAPS };
@@ -125,13 +132,13 @@ fn a_message_that_was_never_sent_is_not_a_duplicate() {
     outgoing.connection_lost();
     // The next connection is gone before all is sent again.
     assert!(matches!(
-        outgoing.next(1, 0, &mut last, &mut 0),
+        outgoing.next(1, 0, &mut last, &mut Vec::new()),
         Some(Next::Publish { dup: true, .. })
     ));
-    assert!(outgoing.next(1, 0, &mut last, &mut 0).is_none());
+    assert!(outgoing.next(1, 0, &mut last, &mut Vec::new()).is_none());
     outgoing.connection_lost();
     for _ in 0..3 {
-        let next = outgoing.next(9, 0, &mut last, &mut 0);
+        let next = outgoing.next(9, 0, &mut last, &mut Vec::new());
         assert!(matches!(next, Some(Next::Publish { dup: true, .. })), "all were sent once");
     }
 }
@@ -143,8 +150,8 @@ fn an_acknowledgement_counts_only_for_what_was_sent_on_this_connection() {
     outgoing.send(delivery(0, QoS::AtLeastOnce), &mut last);
     outgoing.connection_lost();
     assert_eq!(outgoing.puback(id(1)), Acknowledged::UnknownPacketId);
-    assert!(outgoing.next(1, 0, &mut last, &mut 0).is_some());
-    assert_eq!(outgoing.puback(id(1)), Acknowledged::Done);
+    assert!(outgoing.next(1, 0, &mut last, &mut Vec::new()).is_some());
+    assert_eq!(outgoing.puback(id(1)), Acknowledged::Done(UNSTORED));
     assert!(outgoing.is_empty());
 }
 
@@ -159,6 +166,90 @@ fn what_another_member_gets_was_shared_and_not_taken_over() {
     outgoing.enqueue(delivery(7, QoS::ExactlyOnce), CAPS);
     assert_eq!(outgoing.undelivered(), 5);
     assert_eq!(outgoing.into_shared().map(|d| number(&d)).collect::<Vec<_>>(), [2, 6]);
+}
+
+fn stored(position: u64) -> Delivery {
+    Delivery { position, ..delivery(position as u32, QoS::AtLeastOnce) }
+}
+
+#[test]
+fn what_the_store_alone_keeps_comes_behind_what_is_in_memory_and_before_what_is_new() {
+    let (mut outgoing, mut last) = (Outgoing::default(), 0);
+    outgoing.enqueue(stored(1), CAPS);
+    for position in 2..=4 {
+        assert_eq!(outgoing.enqueue_stored(position, 100, CAPS), Enqueued::WAITS);
+    }
+    assert_eq!((outgoing.queued(), outgoing.queued_in_memory()), (4, 1));
+    assert!(!outgoing.has_room(9), "it would overtake them");
+    assert_eq!(outgoing.wants_load(9), None, "one in memory comes first");
+    assert!(outgoing.next(9, 0, &mut last, &mut Vec::new()).is_some());
+    assert!(outgoing.next(9, 0, &mut last, &mut Vec::new()).is_none());
+    assert_eq!(outgoing.wants_load(1), None, "the window is full");
+    assert_eq!(outgoing.wants_load(9), Some(2));
+    assert_eq!(outgoing.wants_load(9), None, "they are on their way");
+    outgoing.enqueue_stored(5, 100, CAPS);
+    outgoing.loaded(vec![stored(2), stored(3)], 0, false);
+    assert_eq!((outgoing.queued(), outgoing.queued_in_memory()), (4, 2));
+    while outgoing.next(9, 0, &mut last, &mut Vec::new()).is_some() {}
+    assert_eq!(outgoing.wants_load(9), Some(4));
+    outgoing.loaded(vec![stored(4), stored(5)], 0, true);
+    assert_eq!((outgoing.stored().messages, outgoing.stored().bytes), (0, 0));
+    assert_eq!(outgoing.queued_in_memory(), 2);
+}
+
+#[test]
+fn messages_that_the_store_has_lost_are_not_waited_for() {
+    let mut outgoing = Outgoing::default();
+    outgoing.restore_queue(7, 5, 500);
+    assert_eq!(outgoing.wants_load(9), Some(7));
+    outgoing.enqueue_stored(20, 100, CAPS);
+    outgoing.loaded(vec![stored(8)], 1, true);
+    assert_eq!(outgoing.stored().messages, 1, "the one that came since");
+    assert_eq!(outgoing.stored().from, 9);
+    outgoing.next(9, 0, &mut 0, &mut Vec::new());
+    assert_eq!(outgoing.wants_load(9), Some(9));
+    outgoing.loaded(Vec::new(), 0, true);
+    assert_eq!(outgoing.queued(), 0);
+}
+
+#[test]
+fn a_full_queue_drops_its_oldest_messages_wherever_they_are() {
+    let mut outgoing = Outgoing::default();
+    let caps = QueueCaps { messages: 3, ..CAPS };
+    outgoing.enqueue(stored(1), caps);
+    outgoing.enqueue_stored(2, 100, caps);
+    outgoing.enqueue_stored(3, 100, caps);
+    let from_memory = Enqueued::Waits { dropped: vec![1], dropped_stored: 0 };
+    assert_eq!(outgoing.enqueue_stored(4, 100, caps), from_memory);
+    let from_store = Enqueued::Waits { dropped: Vec::new(), dropped_stored: 1 };
+    assert_eq!(outgoing.enqueue_stored(5, 100, caps), from_store);
+    assert_eq!(outgoing.queued(), 3);
+    let caps = QueueCaps { drop_oldest: false, ..caps };
+    assert_eq!(outgoing.enqueue_stored(6, 100, caps), Enqueued::Dropped);
+}
+
+#[test]
+fn what_was_in_flight_before_a_restart_is_sent_again_under_its_packet_id() {
+    let (mut outgoing, mut last) = (Outgoing::default(), 0);
+    let second = Delivery { qos: QoS::ExactlyOnce, ..stored(2) };
+    outgoing.restore_inflight(id(7), 1, Some(stored(1)));
+    outgoing.restore_inflight(id(8), 2, Some(second));
+    outgoing.restore_inflight(id(9), 3, None);
+    for expected in [7, 8] {
+        match outgoing.next(9, 0, &mut last, &mut Vec::new()) {
+            Some(Next::Publish { packet_id, dup: true, .. }) => {
+                assert_eq!(packet_id, Some(id(expected)));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let Some(Next::Pubrel(released)) = outgoing.next(9, 0, &mut last, &mut Vec::new()) else {
+        panic!()
+    };
+    assert_eq!(released, id(9));
+    assert_eq!(outgoing.puback(id(7)), Acknowledged::Done(1));
+    assert_eq!(outgoing.pubrec(id(8), false), Acknowledged::Release(2));
+    assert_eq!(outgoing.pubcomp(id(9)), Acknowledged::Done(3));
 }
 
 /// The same by plain lists.
@@ -239,11 +330,11 @@ impl Model {
         match (kind, entry.qos, entry.received) {
             (0, QoS::AtLeastOnce, _) | (2, QoS::ExactlyOnce, true) | (3, QoS::ExactlyOnce, _) => {
                 self.inflight.remove(at);
-                Acknowledged::Done
+                Acknowledged::Done(UNSTORED)
             }
             (1, QoS::ExactlyOnce, _) => {
                 entry.received = true;
-                Acknowledged::Release
+                Acknowledged::Release(UNSTORED)
             }
             _ => Acknowledged::WrongState,
         }
@@ -301,7 +392,7 @@ proptest! {
                     } else {
                         let enqueued = outgoing.enqueue(expiring(n, qos, now + expiry), CAPS);
                         let full = model.queue.len() == CAPS.messages;
-                        prop_assert_eq!(enqueued, Enqueued::Waits(full.into()));
+                        prop_assert_eq!(enqueued, dropped(full.into()));
                         if full {
                             model.queue.pop_front();
                         }
@@ -309,7 +400,7 @@ proptest! {
                     }
                 }
                 Step::Next => {
-                    let next = outgoing.next(window, now, &mut last, &mut 0).map(out);
+                    let next = outgoing.next(window, now, &mut last, &mut Vec::new()).map(out);
                     prop_assert_eq!(next, model.next(window.into(), now));
                 }
                 Step::Ack(offset, kind) => {
@@ -336,7 +427,7 @@ proptest! {
             prop_assert_eq!(outgoing.window_used, model.used());
             prop_assert_eq!(last, model.last);
             let bytes: usize = outgoing.queue.iter().map(|d| d.message.size()).sum();
-            prop_assert_eq!(outgoing.queue_bytes, bytes);
+            prop_assert_eq!(outgoing.queued_bytes(), bytes);
             let empty = model.inflight.is_empty() && model.queue.is_empty();
             prop_assert_eq!(outgoing.is_empty() , empty);
         }

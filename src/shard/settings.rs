@@ -51,6 +51,8 @@ pub(super) fn broker_config(settings: &Settings) -> Config {
             drop_oldest: sessions.overflow == QueueOverflow::DropOldest,
         },
         max_queued_total_bytes: sessions.max_queued_total_bytes,
+        max_stored_queue_bytes: settings.durability.max_queue_bytes,
+        queued_in_memory: settings.durability.max_queued_in_memory,
         queue_qos0: sessions.queue_qos0,
         presence_events: monitoring.presence_events,
         sys_interval: monitoring.sys_interval.map_or(0, milliseconds),

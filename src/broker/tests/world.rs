@@ -8,6 +8,7 @@ use crate::{
     auth::{Anonymous, Authenticator},
     broker::{Broker, Config, ConnectionKey, Effect, NextStep, Now, ShardMessage, Shared},
     codec::*,
+    record::{self, Outcome, Restored, model::Model},
     stats::{self, CloseReason, DropReason, Totals},
     topics::{HashSeed, ShardId},
 };
@@ -33,13 +34,28 @@ pub struct World {
     pub delivers_mail: bool,
     /// Items that each shard may have on their way to each other shard.
     pub credit: u32,
+    /// Whether the next clients answer QoS 1 and 2 by themselves: unless there is a store.
+    pub acknowledges: bool,
     /// The shard that accepts the next connection.
     pub accepts_on: usize,
     /// Mail on its way: from, to, batches.
     pub(super) mail: Vec<Vec<VecDeque<Batch>>>,
     /// The batches sent so far.
     pub(super) batches: u64,
+    /// What is kept, if there is a store.
+    pub store: Option<Store>,
     next_id: u16,
+}
+
+/// A store as slow as the test wants it.
+#[derive(Default)]
+pub struct Store {
+    /// What is durable.
+    pub kept: Model,
+    /// What shards have handed over since, oldest first.
+    pub waiting: VecDeque<(usize, record::Batch)>,
+    /// [`World::settle`] leaves it alone.
+    pub is_slow: bool,
 }
 
 impl World {
@@ -56,12 +72,47 @@ impl World {
         change: impl FnOnce(&mut Config),
         auth: impl Fn() -> Box<dyn Authenticator>,
     ) -> Self {
+        let now = Now { monotonic: 1_000, unix: 1_700_000_000_000 };
+        Self::begin(shards, change, auth, now, None)
+    }
+
+    /// With a store in which nothing is yet.
+    pub fn durable(shards: usize) -> Self {
+        Self::durable_with(shards, |_| ())
+    }
+
+    /// With a store in which nothing is yet.
+    pub fn durable_with(shards: usize, change: impl FnOnce(&mut Config)) -> Self {
+        let now = Now { monotonic: 1_000, unix: 1_700_000_000_000 };
+        let auth = || Box::new(Anonymous { allowed: true }) as Box<dyn Authenticator>;
+        Self::begin(shards, change, auth, now, Some(Model::default()))
+    }
+
+    /// Everything dies, what is not kept is lost, and after `pause` milliseconds there is another
+    /// broker of `shards` shards.
+    pub fn crash(self, shards: usize, pause: u64, change: impl FnOnce(&mut Config)) -> Self {
+        let kept = self.store.map(|store| store.kept);
+        let now = Now { monotonic: 5_000, unix: self.now.unix + pause };
+        let auth = || Box::new(Anonymous { allowed: true }) as Box<dyn Authenticator>;
+        Self::begin(shards, change, auth, now, kept)
+    }
+
+    fn begin(
+        shards: usize,
+        change: impl FnOnce(&mut Config),
+        auth: impl Fn() -> Box<dyn Authenticator>,
+        now: Now,
+        mut kept: Option<Model>,
+    ) -> Self {
         let mut config = Config::default();
         change(&mut config);
         let config = Arc::new(config);
         let seed = HashSeed::new([1, 2, 3, 4]);
-        let shared = Shared::new(shards, config.max_filter_shapes, seed);
-        let now = Now { monotonic: 1_000, unix: 1_700_000_000_000 };
+        let mut shared = Shared::new(shards, config.max_filter_shapes, seed);
+        let restored = kept.as_mut().map(Model::restore).unwrap_or_default();
+        if let Some(kept) = &kept {
+            shared = shared.with_store(kept.next_number());
+        }
         let brokers = (0..shards as u16).map(ShardId).map(|id| {
             let (config, shared) = (Arc::clone(&config), shared.clone());
             Broker::new(id, config, shared, auth(), now, 7 + u64::from(id.0))
@@ -74,11 +125,20 @@ impl World {
             looked: vec![None; shards],
             delivers_mail: true,
             credit: 1_000,
+            acknowledges: kept.is_none(),
             accepts_on: 0,
             mail: (0..shards).map(|_| (0..shards).map(|_| VecDeque::new()).collect()).collect(),
             batches: 0,
+            store: kept.map(|kept| Store { kept, ..Store::default() }),
             next_id: 0,
         };
+        for part in restored {
+            let home = match &part {
+                Restored::Session(stored) => world.shared.home_shard(&stored.record.client_id),
+                Restored::Retained { topic, .. } => world.shared.retained_owner(topic),
+            };
+            world.brokers[home.index()].on_restored(now, part);
+        }
         world.renew_credit();
         world
     }
@@ -96,7 +156,9 @@ impl World {
         let peer = format!("10.0.0.1:{}", 10_000 + self.peers.len()).parse().unwrap();
         let now = self.now_on(shard);
         let key = self.brokers[shard].on_accepted(now, peer);
-        self.peers.push(Peer::new(version, shard, key));
+        let mut peer = Peer::new(version, shard, key);
+        peer.acknowledges = self.acknowledges;
+        self.peers.push(peer);
         self.peers.len() - 1
     }
 
@@ -262,6 +324,9 @@ impl World {
             if self.delivers_mail {
                 busy |= self.deliver_all_mail();
             }
+            if self.store.as_ref().is_some_and(|store| !store.is_slow) {
+                busy |= self.commit();
+            }
             if !busy {
                 return;
             }
@@ -386,8 +451,36 @@ impl World {
             mail[usize::from(to.0)].push_back((*batches, items, cost));
             sent = true;
         });
+        if let Some(batch) = self.brokers[shard].take_batch() {
+            let store = self.store.as_mut().expect("without a store there is nothing to keep");
+            store.waiting.push_back((shard, batch));
+        }
         self.renew_credit();
         sent
+    }
+
+    /// The store keeps the oldest batch that it was given, and says so.
+    pub fn commit(&mut self) -> bool {
+        let Some(store) = &mut self.store else { return false };
+        let Some((shard, batch)) = store.waiting.pop_front() else { return false };
+        store.kept.apply(&batch.changes);
+        let loaded: Vec<_> = batch.loads.iter().map(|load| store.kept.load(load)).collect();
+        let broker = &mut self.brokers[shard];
+        broker.on_outcome(self.now, Outcome::Durable(batch.epoch));
+        for loaded in loaded {
+            broker.on_outcome(self.now, Outcome::Loaded(loaded));
+        }
+        true
+    }
+
+    /// The store fails, and with it all that it has not kept.
+    pub fn fail_store(&mut self) {
+        let Some(store) = &mut self.store else { return };
+        store.waiting.clear();
+        for broker in &mut self.brokers {
+            broker.on_outcome(self.now, Outcome::Failed("no space left on device".into()));
+        }
+        self.settle();
     }
 
     fn left(&self, from: usize, to: usize) -> u32 {

@@ -1,0 +1,327 @@
+//! What is to outlive the process: the changes of a turn, and who waits until they are kept.
+//!
+//! A turn that changes anything durable is an epoch, and its changes go to the store in one batch.
+//! An answer that promises something is held in the client's outbox until its epoch is durable:
+//! here, and on every other shard that was sent something in it that had to be kept there. Those
+//! say so by [`ShardMessage::Kept`](super::ShardMessage::Kept), after the `Keep` that follows what
+//! was sent to them.
+//!
+//! Without a store nothing is ever staged, and nothing waits.
+
+use std::collections::VecDeque;
+
+use super::{Now, SessionKey};
+use crate::{
+    record::{Batch, Change, Epoch, Load, NEVER, SessionNumber},
+    topics::{ShardId, ShardSet},
+};
+
+/// The changes of one shard on their way to the store.
+#[derive(Debug)]
+pub struct Journal {
+    shards: u64,
+    enabled: bool,
+    /// The store takes nothing any more.
+    failed: bool,
+    /// The store has more to do than it is to have: publishers of what it must keep wait.
+    pub congested: bool,
+    /// The present one.
+    epoch: Epoch,
+    changes: Vec<Change>,
+    loads: Vec<Load>,
+    /// Counts all that was staged.
+    staged: u64,
+    next_number: u64,
+    /// Epochs with changes that are not durable yet, oldest first; the present one may be the last.
+    pending: VecDeque<Epoch>,
+    /// The same for what was sent to each other shard.
+    sent: Vec<VecDeque<Epoch>>,
+    /// The shards that were sent something in the present epoch.
+    asked: ShardSet,
+    /// The last epoch in which something of another shard's was passed on to a third.
+    passed_on: Epoch,
+    /// Who is to be told when an epoch of its own is kept here.
+    promises: VecDeque<Promise>,
+    /// Changes that must not become durable before what was sent in their epoch is.
+    deferred: VecDeque<(Epoch, Deferred)>,
+    /// Counts what was refused, for the store has failed.
+    refused: u64,
+    /// As many of them are known to each other shard, or were not its own.
+    told: Vec<u64>,
+}
+
+/// Another shard waits for this one.
+#[derive(Debug)]
+struct Promise {
+    to: ShardId,
+    /// The other shard's epoch.
+    epoch: Epoch,
+    /// The epoch of this shard's that has to be durable.
+    kept: Epoch,
+    /// The epoch whose messages to third shards have to be kept.
+    passed_on: Epoch,
+    refused: bool,
+}
+
+/// An answer for another shard that waited for one of its epochs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Who waits.
+    pub to: ShardId,
+    /// Which of its epochs is kept.
+    pub epoch: Epoch,
+    /// Something of it was refused, for the store has failed.
+    pub refused: bool,
+}
+
+/// What is changed only when all that was sent to other shards before it is kept there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deferred {
+    /// A session has ended, and some of its messages went to others.
+    End(SessionNumber),
+    /// A session's will was published: its record is to be put anew.
+    Restate(SessionKey, u32),
+}
+
+/// A point in time between two changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark(u64);
+
+impl Journal {
+    /// For one of `shards` shards; with a store whose numbers go on at `first_number`, if there is
+    /// one.
+    pub fn new(id: ShardId, shards: usize, first_number: Option<u64>) -> Self {
+        Self {
+            shards: shards.max(1) as u64,
+            enabled: first_number.is_some(),
+            failed: false,
+            congested: false,
+            epoch: 1,
+            changes: Vec::new(),
+            loads: Vec::new(),
+            staged: 0,
+            // 0 is no number.
+            next_number: first_number.unwrap_or(1).max(1).saturating_add(u64::from(id.0)),
+            pending: VecDeque::new(),
+            sent: (0..shards).map(|_| VecDeque::new()).collect(),
+            asked: ShardSet::default(),
+            passed_on: 0,
+            promises: VecDeque::new(),
+            deferred: VecDeque::new(),
+            refused: 0,
+            told: vec![0; shards],
+        }
+    }
+
+    /// Whether there is a store, in order or not.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Whether the store has failed.
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// A number that no session, body or delivery of this store ever had. They grow.
+    pub fn number(&mut self) -> u64 {
+        let number = self.next_number;
+        self.next_number = self.next_number.saturating_add(self.shards);
+        number
+    }
+
+    /// Stages a change.
+    pub fn push(&mut self, change: Change) {
+        if !self.enabled || self.failed {
+            return;
+        }
+        self.staged += 1;
+        self.changes.push(change);
+        if self.pending.back() != Some(&self.epoch) {
+            self.pending.push_back(self.epoch);
+        }
+    }
+
+    /// Asks for deliveries that are kept in the store alone.
+    pub fn load(&mut self, load: Load) {
+        self.loads.push(load);
+    }
+
+    /// `to` was sent something in this turn that it may have to keep.
+    pub fn ask(&mut self, to: ShardId) {
+        if !self.enabled {
+            return;
+        }
+        self.staged += 1;
+        self.asked.insert(to);
+        if let Some(sent) = self.sent.get_mut(to.index())
+            && sent.back() != Some(&self.epoch)
+        {
+            sent.push_back(self.epoch);
+        }
+    }
+
+    /// Something that came from another shard went on to a third one in this turn.
+    pub fn has_passed_on(&mut self) {
+        self.passed_on = self.epoch;
+    }
+
+    /// Something could not be kept, for the store has failed.
+    pub fn refuse(&mut self) {
+        self.refused += 1;
+    }
+
+    /// How often that was.
+    pub fn refusals(&self) -> u64 {
+        self.refused
+    }
+
+    /// Where the journal is now; see [`Journal::has_staged_since`].
+    pub fn mark(&self) -> Mark {
+        Mark(self.staged)
+    }
+
+    /// Whether anything was staged, or sent to where it may be kept, since `mark`.
+    pub fn has_staged_since(&self, mark: Mark) -> bool {
+        self.staged != mark.0
+    }
+
+    /// Whether anything is not durable yet.
+    pub fn is_pending(&self) -> bool {
+        !self.pending.is_empty() || self.sent.iter().any(|sent| !sent.is_empty())
+    }
+
+    /// The present epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The last epoch that is durable with all before it, here and where its messages went.
+    pub fn watermark(&self) -> Epoch {
+        self.kept_here().min(self.kept_elsewhere())
+    }
+
+    fn kept_here(&self) -> Epoch {
+        self.pending.front().map_or(Epoch::MAX, |first| first - 1)
+    }
+
+    fn kept_elsewhere(&self) -> Epoch {
+        let first = self.sent.iter().filter_map(|sent| sent.front()).min();
+        first.map_or(Epoch::MAX, |first| first - 1)
+    }
+
+    /// A change that must not become durable before what was sent to other shards in this turn.
+    pub fn defer(&mut self, change: Deferred) {
+        self.deferred.push_back((self.epoch, change));
+    }
+
+    /// Whether something was sent in this turn that another shard may keep.
+    pub fn has_asked(&self) -> bool {
+        self.asked != ShardSet::default()
+    }
+
+    /// The next deferred change whose time has come.
+    pub fn next_deferred(&mut self) -> Option<Deferred> {
+        let (epoch, _) = self.deferred.front()?;
+        if *epoch > self.kept_elsewhere() {
+            return None;
+        }
+        self.deferred.pop_front().map(|(_, change)| change)
+    }
+
+    /// The shards that are to be asked whether they have kept what they were sent in this epoch.
+    pub fn take_asked(&mut self) -> ShardSet {
+        std::mem::take(&mut self.asked)
+    }
+
+    /// Ends the epoch if anything happened in it; what the store is to do, if anything.
+    pub fn end_epoch(&mut self) -> Option<Batch> {
+        let has_sent = self.sent.iter().any(|sent| sent.back() == Some(&self.epoch));
+        if self.changes.is_empty() && self.loads.is_empty() && !has_sent {
+            return None;
+        }
+        let epoch = self.epoch;
+        self.epoch += 1;
+        if self.changes.is_empty() && self.loads.is_empty() {
+            return None;
+        }
+        let changes = std::mem::take(&mut self.changes);
+        Some(Batch { epoch, changes, loads: std::mem::take(&mut self.loads) })
+    }
+
+    /// The store has kept all up to this epoch.
+    pub fn on_durable(&mut self, epoch: Epoch) {
+        pop_up_to(&mut self.pending, epoch);
+    }
+
+    /// Another shard has kept all that it was sent up to this epoch.
+    pub fn on_kept(&mut self, from: ShardId, epoch: Epoch) {
+        if let Some(sent) = self.sent.get_mut(from.index()) {
+            pop_up_to(sent, epoch);
+        }
+    }
+
+    /// Another shard asks to be told when all that it has sent up to its `epoch` is kept.
+    pub fn on_keep(&mut self, from: ShardId, epoch: Epoch) {
+        let kept = self.pending.back().copied().unwrap_or(0);
+        let told = self.told.get_mut(from.index());
+        let refused = told.is_some_and(|t| std::mem::replace(t, self.refused) != self.refused);
+        let passed_on = self.passed_on;
+        self.promises.push_back(Promise { to: from, epoch, kept, passed_on, refused });
+    }
+
+    /// The answers that are due.
+    pub fn answers(&mut self) -> Vec<Kept> {
+        if self.promises.is_empty() {
+            return Vec::new();
+        }
+        let (here, elsewhere) = (self.kept_here(), self.kept_elsewhere());
+        let failed = self.failed;
+        let mut due = Vec::new();
+        self.promises.retain(|promise| {
+            let is_kept = promise.kept <= here;
+            let is_due = (is_kept || failed) && (promise.passed_on <= elsewhere || failed);
+            if is_due {
+                let refused = promise.refused || !is_kept;
+                due.push(Kept { to: promise.to, epoch: promise.epoch, refused });
+            }
+            !is_due
+        });
+        due
+    }
+
+    /// The store has failed: nothing that is pending will ever be kept.
+    pub fn fail(&mut self) {
+        self.failed = true;
+        self.changes.clear();
+        self.loads.clear();
+        self.deferred.clear();
+    }
+
+    /// What was pending when the store failed is not waited for any more: whoever waited is told.
+    pub fn give_up(&mut self) {
+        self.pending.clear();
+    }
+}
+
+fn pop_up_to(epochs: &mut VecDeque<Epoch>, last: Epoch) {
+    while epochs.front().is_some_and(|first| *first <= last) {
+        epochs.pop_front();
+    }
+}
+
+/// A time of the broker's clock as a Unix time.
+pub fn to_unix(now: Now, at: u64) -> u64 {
+    if at == u64::MAX {
+        return NEVER;
+    }
+    now.unix.saturating_add(at).saturating_sub(now.monotonic)
+}
+
+/// A Unix time on the broker's clock; what is past is now.
+pub fn from_unix(now: Now, at: u64) -> u64 {
+    if at == NEVER {
+        return u64::MAX;
+    }
+    now.monotonic.saturating_add(at.saturating_sub(now.unix))
+}

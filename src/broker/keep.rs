@@ -1,0 +1,152 @@
+//! From the broker's own terms to changes of durable state, and packets that wait for them.
+
+use std::collections::VecDeque;
+
+use super::{
+    ConnectionKey, Now,
+    client::Client,
+    connection::Connection,
+    deliver::Clients,
+    journal::{Journal, to_unix},
+    outbox::Outboxes,
+};
+use crate::{
+    record::{
+        Change, DeliveryRecord, DeliveryState, Epoch, MessageNumber, MessageRecord, SessionNumber,
+        SessionRecord, WillRecord,
+    },
+    session::{Delivery, Message, UNSTORED},
+};
+
+/// Stages changes. Those of sessions that are not kept, whose number is 0, are none.
+pub struct Keeping<'a> {
+    journal: &'a mut Journal,
+    now: Now,
+}
+
+impl<'a> Keeping<'a> {
+    /// Into this journal, at this time.
+    pub fn new(journal: &'a mut Journal, now: Now) -> Self {
+        Self { journal, now }
+    }
+
+    /// Stages a change.
+    pub fn push(&mut self, change: Change) {
+        self.journal.push(change);
+    }
+
+    /// A message is owed to a session. `kept` is the number of its body, once that is staged.
+    pub fn delivery(
+        &mut self,
+        session: SessionNumber,
+        delivery: &Delivery,
+        state: DeliveryState,
+        kept: &mut Option<MessageNumber>,
+    ) {
+        if session == 0 || delivery.position == UNSTORED {
+            return;
+        }
+        let message = match *kept {
+            Some(message) => message,
+            None => {
+                let message = self.journal.number();
+                let body = self.body(&delivery.message);
+                self.journal.push(Change::PutMessage { message, body });
+                *kept.insert(message)
+            }
+        };
+        let record = DeliveryRecord {
+            qos: delivery.qos.value(),
+            retain: delivery.retain,
+            shared: delivery.shared.map_or(0, |tag| tag.get()),
+            subscription_ids: delivery.subscription_ids.to_vec(),
+            state,
+        };
+        let position = delivery.position;
+        self.journal.push(Change::PutDelivery { session, position, message, record });
+    }
+
+    /// A delivery is this far now.
+    pub fn state(&mut self, session: SessionNumber, position: u64, state: DeliveryState) {
+        if session != 0 && position != UNSTORED {
+            self.journal.push(Change::SetState { session, position, state });
+        }
+    }
+
+    /// A delivery is over.
+    pub fn drop_delivery(&mut self, session: SessionNumber, position: u64) {
+        if session != 0 && position != UNSTORED {
+            self.journal.push(Change::DropDelivery { session, position });
+        }
+    }
+
+    /// A session has changed, or is there.
+    pub fn session(&mut self, client: &Client) {
+        if client.number == 0 {
+            return;
+        }
+        let offline_since = client.offline_since(self.now.monotonic);
+        let will = client.will.as_ref().map(|will| WillRecord {
+            body: self.body(&will.message),
+            delay_interval: will.delay_interval,
+            expiry_interval: will.expiry_interval,
+        });
+        let record = SessionRecord {
+            client_id: client.id.clone(),
+            user_name: client.user_name().map(Into::into),
+            expiry_interval: client.expiry_interval,
+            offline_since: offline_since.map(|at| to_unix(self.now, at)),
+            will,
+        };
+        self.journal.push(Change::PutSession { session: client.number, record });
+    }
+
+    /// A topic has this retained message now, or none if it is empty.
+    pub fn retained(&mut self, message: &Message) {
+        let view = message.view();
+        let topic = Box::from(view.topic);
+        let change = match view.payload {
+            [] => Change::DropRetained { topic },
+            _ => Change::PutRetained { topic, body: self.body(message) },
+        };
+        self.journal.push(change);
+    }
+
+    fn body(&self, message: &Message) -> MessageRecord {
+        message.to_record(to_unix(self.now, message.view().expires_at))
+    }
+}
+
+/// From here on, what is sent on a connection waits for all that has been staged in this turn.
+pub fn hold(
+    out: &mut Outboxes,
+    holding: &mut VecDeque<(Epoch, ConnectionKey)>,
+    key: ConnectionKey,
+    connection: &mut Connection,
+    journal: &Journal,
+) {
+    let epoch = journal.epoch();
+    if journal.is_pending() && !out.hold(&mut connection.outbox, epoch) {
+        holding.push_back((epoch, key));
+    }
+}
+
+impl Clients {
+    /// What is sent on a connection from here on waits until all that is staged so far is durable.
+    pub fn hold(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connections.get_mut(key.index()) {
+            hold(&mut self.out, &mut self.holding, key, connection, &self.journal);
+        }
+    }
+
+    /// Lets go what has waited for what is durable now.
+    pub fn release(&mut self) {
+        let watermark = self.journal.watermark();
+        while self.holding.front().is_some_and(|(epoch, _)| *epoch <= watermark) {
+            let Some((_, key)) = self.holding.pop_front() else { break };
+            if let Some(connection) = self.connections.get_mut(key.index()) {
+                self.out.release(key, &mut connection.outbox, watermark);
+            }
+        }
+    }
+}
