@@ -55,7 +55,7 @@ next_connection_delay_ms = 0
     dynamic_filters = true
 """
 
-RINGMQ_FLAGS = "--pin false --max-inflight 1000 --max-queued-messages 100000 --log-level warn"
+RINGMQ_FLAGS = "--in-memory --pin false --max-inflight 1000 --max-queued-messages 100000 --log-level warn"
 
 # kind: how it is measured; arguments: of ringmq-load; rate: messages per second, 0 if saturated;
 # shards: whether RingMQ with two shards takes part; others: whether other brokers do; once: that a

@@ -17,7 +17,7 @@ fn what_cannot_be_used_is_explained_and_the_exit_status_is_2() {
         (&["--receive-maximum=0"], &["--receive-maximum"]),
         (&["--driver=kqueue"], &["--driver", "io_uring", "epoll"]),
         (&["--config=/no/such/file"], &["/no/such/file"]),
-        (&["--data-dir=/tmp/x"], &["--data-dir", "memory"]),
+        (&["--durability=sometimes"], &["--durability", "always"]),
         (&["--max-outbox-bytes=1KiB"], &["--max-outbox-bytes", "--max-packet-size"]),
         (&["--node-name=a/b"], &["--node-name"]),
     ] {

@@ -11,7 +11,7 @@ const V5: Version = Version::V5;
 fn start(limit: u32, flags: &[&str]) -> Server {
     let mut command = Command::new("sh");
     let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
-    command.args(["-c", &script, env!("CARGO_BIN_EXE_ringmq")]).args(flags);
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_ringmq"), "--in-memory"]).args(flags);
     Server::start_by(command)
 }
 

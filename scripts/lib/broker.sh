@@ -23,8 +23,9 @@ build_load() {
 }
 
 # start_broker FLAGS...: on a port that is free; sets $broker_pid and $broker_port. Returns when it
-# listens, and fails after 10 s.
+# listens, and fails after 10 s. Without a --data-dir it keeps everything in memory.
 start_broker() {
+    [[ " $* " == *" --data-dir"* ]] || set -- --in-memory "$@"
     broker_log="$(mktemp "${TMPDIR:-/tmp}/ringmq-log.XXXXXX")"
     "$broker_binary" --listen 127.0.0.1:0 --log-format text "$@" </dev/null 2>"$broker_log" &
     broker_pid=$!

@@ -140,7 +140,8 @@ impl Shard {
     ) -> Written {
         match sent {
             Ok(sent) if broker.on_written(key, sent) => {
-                if broker.is_finishing(key) {
+                // Something may wait for what is not durable yet.
+                if broker.is_finishing(key) && !broker.has_queued(key) {
                     Socket::shut_down_writing(descriptor);
                 }
                 Written::All

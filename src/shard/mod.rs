@@ -9,13 +9,14 @@ mod accept;
 pub mod capacity;
 mod connection;
 mod driver;
+mod durable;
 mod flush;
 mod server;
 mod settings;
 mod turn;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::{HashMap, VecDeque},
     net::{IpAddr, SocketAddr},
     os::fd::{BorrowedFd, OwnedFd, RawFd},
@@ -35,7 +36,9 @@ use crate::{
     cli::Settings,
     limits,
     mesh::{Endpoint, HandoverReceiver, HandoverSender},
+    record::Outcome,
     stats::ShardStats,
+    store::StoreHandle,
     transport::{Listener, Socket},
 };
 
@@ -48,6 +51,8 @@ pub enum Envelope {
     Mail(ShardMessage),
     /// A connection whose home this shard is.
     Connection(Box<Arrival>),
+    /// The store has done something.
+    Store(Outcome),
     /// Stop: say goodbye, and end when everybody is gone, or this long from now.
     Drain(Duration),
 }
@@ -90,6 +95,8 @@ pub(crate) struct Shard {
     settings: Arc<Settings>,
     broker: RefCell<Broker>,
     endpoint: Endpoint<Envelope>,
+    /// The store, if there is one.
+    store: OnceCell<StoreHandle>,
     handover: Option<Handover>,
     stats: Arc<ShardStats>,
     all_stats: Vec<Arc<ShardStats>>,

@@ -1,7 +1,7 @@
 //! Starting and stopping all shards.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::{HashMap, VecDeque},
     io,
     net::SocketAddr,
@@ -15,6 +15,7 @@ use std::{
 use super::{
     AddressCounts, Clock, DriverKind, Envelope, Handover, READ_BUFFER, Shard,
     capacity::Capacity,
+    durable::{OpenedStore, Recovery, Restorer, RunningStore},
     flush::Writer,
     settings::{broker_config, listener_options},
 };
@@ -24,6 +25,7 @@ use crate::{
     cli::Settings,
     mesh::{self, Endpoint, HandoverReceiver, HandoverSender, Sender},
     stats::ShardStats,
+    store::OpenError,
     topics::{HashSeed, ShardId},
     transport::{Listener, Socket},
 };
@@ -41,6 +43,7 @@ pub struct Server {
     driver: DriverKind,
     sender: Sender<Envelope>,
     shards: Vec<JoinHandle<io::Result<()>>>,
+    store: Option<RunningStore>,
     stats: Vec<Arc<ShardStats>>,
     shutdown_timeout: Duration,
     _reserved: Vec<OwnedFd>,
@@ -63,6 +66,9 @@ pub enum StartError {
          seccomp profile and set the sysctl kernel.io_uring_disabled to 0, or use --driver epoll"
     )]
     Driver(io::Error),
+    /// The store cannot be opened or read.
+    #[error(transparent)]
+    Store(#[from] OpenError),
     /// The operating system refuses something that shards need.
     #[error("cannot start the shards: {0}; see the descriptor and thread limits (ulimit -n, -u)")]
     System(#[from] io::Error),
@@ -116,8 +122,16 @@ impl Server {
             *seed = getrandom::u64().map_err(io::Error::other)?;
         }
         let [a, b, c, d, random] = seeds;
+        let endpoints = mesh::mesh(count, settings.shards.mesh_credit)?;
+        let separate = settings.shards.separate_descriptor_tables && count > 1;
+        let store = OpenedStore::open(&settings.durability, separate)?;
         let max_shapes = settings.shards.max_filter_shapes;
-        let shared = Shared::new(count, max_shapes, HashSeed::new([a, b, c, d]));
+        // What is kept has tags that depend on the seed.
+        let seed = store.as_ref().map_or([a, b, c, d], |store| store.seed);
+        let mut shared = Shared::new(count, max_shapes, HashSeed::new(seed));
+        if let Some(store) = &store {
+            shared = shared.with_store(store.first_number);
+        }
         let plan = Arc::new(Plan {
             config: Arc::new(broker_config(&settings)),
             addresses: addresses.clone(),
@@ -130,16 +144,16 @@ impl Server {
             max_open: max_open(&settings, capacity),
             settings: Arc::clone(&settings),
         });
-        let endpoints = mesh::mesh(count, settings.shards.mesh_credit)?;
         let Some(sender) = endpoints.first().map(Endpoint::sender) else {
             return Err(io::Error::from(io::ErrorKind::InvalidInput).into());
         };
-        let shards = spawn(&plan, &shared, endpoints, random)?;
+        let (shards, store) = spawn(&plan, &shared, endpoints, random, store)?;
         Ok(Self {
             addresses,
             driver,
             sender,
             shards,
+            store,
             stats: shared.stats,
             shutdown_timeout: settings.shards.shutdown_timeout,
             _reserved: reserved,
@@ -180,12 +194,16 @@ impl Server {
                 return false;
             }
         }
+        if let Some(store) = self.store {
+            store.shut_down();
+        }
         self.stats.iter().map(|stats| stats.connections_open.get()).sum::<u64>() == 0
     }
 
     /// Whether a shard has ended, which none does by itself unless something is badly wrong.
     pub fn has_failed(&self) -> bool {
         self.shards.iter().any(JoinHandle::is_finished)
+            || self.store.as_ref().is_some_and(RunningStore::has_ended)
     }
 }
 
@@ -215,7 +233,8 @@ fn spawn(
     shared: &Shared,
     endpoints: Vec<Endpoint<Envelope>>,
     random: u64,
-) -> Result<Vec<JoinHandle<io::Result<()>>>, StartError> {
+    store: Option<OpenedStore>,
+) -> Result<(Vec<JoinHandle<io::Result<()>>>, Option<RunningStore>), StartError> {
     let separate = plan.settings.shards.separate_descriptor_tables && endpoints.len() > 1;
     let mut senders = Vec::new();
     let mut receivers = Vec::new();
@@ -224,6 +243,9 @@ fn spawn(
         senders.push(sender);
         receivers.push(Some(receiver));
     }
+    let sender = endpoints.first().map(Endpoint::sender);
+    let (restorer, recoveries) = Restorer::new(if store.is_some() { endpoints.len() } else { 0 });
+    let mut recoveries = recoveries.into_iter();
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     let (report, reports) = mpsc::channel();
     let mut threads = Vec::new();
@@ -237,12 +259,13 @@ fn spawn(
         let core = core.filter(|_| plan.settings.shards.pin);
         let report = report.clone();
         let shared = shared.clone();
+        let recovery = recoveries.next();
         let thread = thread::Builder::new().name(format!("shard-{id}")).spawn(move || {
             if let Some(core) = core {
                 core_affinity::set_for_current(core);
             }
             let random = random.wrapping_add(id as u64);
-            let result = run_shard(&plan, shared, endpoint, handover, random, &report);
+            let result = run_shard(&plan, shared, endpoint, handover, random, recovery, &report);
             if let Err(error) = &result {
                 // While the others start; after that, `Server::has_failed` tells.
                 let _ = report.send(Err(io::Error::new(error.kind(), error.to_string()).into()));
@@ -252,13 +275,21 @@ fn spawn(
         threads.push(thread);
     }
     drop(report);
+    let running = match (store, sender) {
+        (Some(store), Some(sender)) => match store.restore(restorer, shared.clone(), sender) {
+            Ok(running) => Some(running),
+            // A shard that could not start knows better why.
+            Err(error) => return Err(reports.try_iter().find_map(Result::err).unwrap_or(error)),
+        },
+        _ => None,
+    };
     for _ in &threads {
         match reports.recv() {
             Ok(result) => result?,
             Err(_) => return Err(io::Error::other("a shard ended before it had started").into()),
         }
     }
-    Ok(threads)
+    Ok((threads, running))
 }
 
 type Report = mpsc::Sender<Result<(), StartError>>;
@@ -270,6 +301,7 @@ fn run_shard(
     endpoint: Endpoint<Envelope>,
     handover: Option<(Vec<HandoverSender>, HandoverReceiver)>,
     random: u64,
+    recovery: Option<Recovery>,
     report: &Report,
 ) -> io::Result<()> {
     // Everything that the shards share is open by now; from here on each has its own table.
@@ -285,6 +317,13 @@ fn run_shard(
                 return;
             }
         };
+        if let Some(recovery) = recovery {
+            let clock = plan.clock;
+            let take = |part| shard.broker.borrow_mut().on_restored(clock.now(), part);
+            // Nobody says go if the start was given up, and that was said where it was.
+            let Some(store) = recovery.run(take) else { return };
+            let _ = shard.store.set(store);
+        }
         let options = listener_options(settings);
         for &address in &plan.addresses {
             match Listener::open(address, &options) {
@@ -337,6 +376,7 @@ fn make_shard(
         }),
         stats: stats.unwrap_or_default(),
         all_stats,
+        store: OnceCell::new(),
         addresses: plan.address_counts.clone(),
         listeners: RefCell::default(),
         reads_since_accept: Cell::new(0),

@@ -152,6 +152,9 @@ impl Shard {
                 match envelope {
                     Envelope::Mail(mail) => self.broker.borrow_mut().on_mail(self.now(), mail),
                     Envelope::Connection(arrival) => self.on_arrival(*arrival),
+                    Envelope::Store(outcome) => {
+                        self.broker.borrow_mut().on_outcome(self.now(), outcome);
+                    }
                     Envelope::Drain(timeout) => self.drain(timeout),
                 }
             }
@@ -167,7 +170,9 @@ impl Shard {
         if self.endpoint.take_credit_returned() {
             let mut broker = self.broker.borrow_mut();
             self.renew_credit(&mut broker);
-            broker.on_credit();
+            if !self.is_store_full() {
+                broker.on_credit();
+            }
         }
     }
 
@@ -195,11 +200,15 @@ impl Shard {
             }
         }
         self.renew_credit(&mut broker);
+        drop(broker);
+        self.submit();
+        let mut broker = self.broker.borrow_mut();
         if broker.is_starved() {
             let has_credit = (0..self.endpoint.shards())
                 .filter(|to| *to != self.endpoint.id())
                 .all(|to| self.endpoint.credit(to) > 0 || self.endpoint.await_credit(to));
-            if has_credit {
+            // Once it has kept something, the store tells of it, and there is another turn.
+            if has_credit && !self.is_store_full() {
                 broker.on_credit();
             }
         }

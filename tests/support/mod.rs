@@ -52,10 +52,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the broker on a free port of the loopback interface.
+    /// Starts the broker on a free port of the loopback interface. Without a `--data-dir` it keeps
+    /// everything in memory.
     pub fn start(flags: &[&str]) -> Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq"));
         command.args(flags);
+        if !flags.iter().any(|flag| flag.starts_with("--data-dir")) {
+            command.arg("--in-memory");
+        }
         Server::start_by(command)
     }
 
