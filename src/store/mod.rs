@@ -236,7 +236,7 @@ impl OpenError {
 fn create(engine: &mut dyn Engine) -> Result<(), EngineError> {
     let mut seed = [0; 4];
     for part in &mut seed {
-        *part = getrandom::u64().map_err(|error| EngineError::Io(error.into()))?;
+        *part = getrandom::u64().map_err(|error| EngineError::Io(io::Error::other(error)))?;
     }
     engine.write(vec![
         Write::Put(keys::of_meta(SEED), encoding::seed(seed)),
