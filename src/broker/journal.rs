@@ -279,8 +279,8 @@ impl Journal {
         let failed = self.failed;
         let mut due = Vec::new();
         self.promises.retain(|promise| {
-            let is_kept = promise.kept <= here;
-            let is_due = (is_kept || failed) && (promise.passed_on <= elsewhere || failed);
+            let is_kept = promise.kept <= here && promise.passed_on <= elsewhere;
+            let is_due = is_kept || failed;
             if is_due {
                 let refused = promise.refused || !is_kept;
                 due.push(Kept { to: promise.to, epoch: promise.epoch, refused });

@@ -37,12 +37,14 @@ const MAX_PARKED: usize = 65_536;
 /// How long to wait for a shard beyond the time that it was given to drain.
 const GRACE: Duration = Duration::from_secs(1);
 
+type ShardThread = JoinHandle<io::Result<()>>;
+
 /// A running broker. Dropping it leaves the shards running; see [`Server::shut_down`].
 pub struct Server {
     addresses: Vec<SocketAddr>,
     driver: DriverKind,
     sender: Sender<Envelope>,
-    shards: Vec<JoinHandle<io::Result<()>>>,
+    shards: Vec<ShardThread>,
     store: Option<RunningStore>,
     stats: Vec<Arc<ShardStats>>,
     shutdown_timeout: Duration,
@@ -234,7 +236,7 @@ fn spawn(
     endpoints: Vec<Endpoint<Envelope>>,
     random: u64,
     store: Option<OpenedStore>,
-) -> Result<(Vec<JoinHandle<io::Result<()>>>, Option<RunningStore>), StartError> {
+) -> Result<(Vec<ShardThread>, Option<RunningStore>), StartError> {
     let separate = plan.settings.shards.separate_descriptor_tables && endpoints.len() > 1;
     let mut senders = Vec::new();
     let mut receivers = Vec::new();

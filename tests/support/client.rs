@@ -4,8 +4,9 @@
 use std::{
     collections::VecDeque,
     io::{self, Read, Write},
-    net::{Shutdown, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     num::NonZeroU32,
+    time::Duration,
 };
 
 use ringmq::codec::{
@@ -120,6 +121,17 @@ impl Client {
     /// Sends bytes as they are.
     pub fn send_raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the broker takes bytes");
+    }
+
+    /// A client of whatever listens there, if anything does.
+    pub fn to(address: SocketAddr, version: Version) -> io::Result<Client> {
+        TcpStream::connect(address).map(|stream| Client::new(stream, version))
+    }
+
+    /// Sends a packet to a broker that may be gone. False if it is, as far as is known.
+    pub fn try_send(&mut self, packet: &Packet<'_>) -> bool {
+        let bytes = self.encode(packet);
+        self.stream.write_all(&bytes).is_ok()
     }
 
     /// Sends a packet.
@@ -343,6 +355,22 @@ impl Client {
             self.buffer.clear();
         }
         reply
+    }
+
+    /// Whether bytes, or the end of the connection, come within this time; or have come already.
+    pub fn wait_for_bytes(&mut self, time: Duration) -> bool {
+        if !self.put_aside.is_empty() || !self.buffer.is_empty() {
+            return true;
+        }
+        self.stream.set_read_timeout(Some(time)).expect("a TCP socket");
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a TCP socket");
+        match peeked {
+            Ok(_) => true,
+            Err(error) => {
+                !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+            }
+        }
     }
 
     /// The broker closes the connection without another packet.
