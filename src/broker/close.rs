@@ -232,6 +232,15 @@ impl Broker {
                 let Some(client) = client.filter(|client| client.serial == serial) else { return };
                 Keeping::new(&mut self.clients.journal, self.now).session(client);
             }
+            Deferred::Received(key, serial, packet_id) => {
+                let client = self.clients.sessions.get(key.index());
+                let Some(client) = client.filter(|client| client.serial == serial) else { return };
+                let incoming = client.incoming.as_ref();
+                if incoming.is_some_and(|incoming| incoming.is_unreleased(packet_id)) {
+                    let (session, packet_id) = (client.number, packet_id.get());
+                    self.clients.journal.push(Change::PutReceived { session, packet_id });
+                }
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 
 use super::{Now, SessionKey};
 use crate::{
+    codec::PacketId,
     record::{Batch, Change, Epoch, Load, NEVER, SessionNumber},
     topics::{ShardId, ShardSet},
 };
@@ -44,6 +45,9 @@ pub struct Journal {
     promises: VecDeque<Promise>,
     /// Changes that must not become durable before what was sent in their epoch is.
     deferred: VecDeque<(Epoch, Deferred)>,
+    /// Epochs that are complete only when a later one is durable, in which their deferred changes
+    /// are made.
+    carried: VecDeque<(Epoch, Epoch)>,
     /// Counts what was refused, for the store has failed.
     refused: u64,
     /// As many of them are known to each other shard, or were not its own.
@@ -81,6 +85,9 @@ pub enum Deferred {
     End(SessionNumber),
     /// A session's will was published: its record is to be put anew.
     Restate(SessionKey, u32),
+    /// A QoS 2 message of a session's client was received, and went to others: were its packet id
+    /// kept before they have it, it would not be taken in once more when they have lost it.
+    Received(SessionKey, u32, PacketId),
 }
 
 /// A point in time between two changes.
@@ -108,6 +115,7 @@ impl Journal {
             passed_on: 0,
             promises: VecDeque::new(),
             deferred: VecDeque::new(),
+            carried: VecDeque::new(),
             refused: 0,
             told: vec![0; shards],
         }
@@ -188,7 +196,19 @@ impl Journal {
 
     /// Whether anything is not durable yet.
     pub fn is_pending(&self) -> bool {
-        !self.pending.is_empty() || self.sent.iter().any(|sent| !sent.is_empty())
+        !self.pending.is_empty()
+            || !self.deferred.is_empty()
+            || self.sent.iter().any(|sent| !sent.is_empty())
+    }
+
+    /// Whether nothing waits for anything.
+    #[cfg(test)]
+    pub fn is_at_rest(&self) -> bool {
+        !self.is_pending()
+            && self.promises.is_empty()
+            && self.deferred.is_empty()
+            && self.changes.is_empty()
+            && self.loads.is_empty()
     }
 
     /// The present epoch.
@@ -196,9 +216,14 @@ impl Journal {
         self.epoch
     }
 
-    /// The last epoch that is durable with all before it, here and where its messages went.
+    /// The last epoch that is durable with all before it, here and where its messages went, and with
+    /// what was deferred until then.
     pub fn watermark(&self) -> Epoch {
-        self.kept_here().min(self.kept_elsewhere())
+        let deferred = self.deferred.front().map(|(epoch, _)| *epoch);
+        let carried = self.carried.front().map(|(epoch, _)| *epoch);
+        let first = deferred.into_iter().chain(carried).min();
+        let complete = first.map_or(Epoch::MAX, |first| first - 1);
+        self.kept_here().min(self.kept_elsewhere()).min(complete)
     }
 
     fn kept_here(&self) -> Epoch {
@@ -212,6 +237,7 @@ impl Journal {
 
     /// A change that must not become durable before what was sent to other shards in this turn.
     pub fn defer(&mut self, change: Deferred) {
+        self.staged += 1;
         self.deferred.push_back((self.epoch, change));
     }
 
@@ -220,13 +246,19 @@ impl Journal {
         self.asked != ShardSet::default()
     }
 
-    /// The next deferred change whose time has come.
-    pub fn next_deferred(&mut self) -> Option<Deferred> {
+    /// The next deferred change whose time has come, and the epoch that it belongs to.
+    pub fn next_deferred(&mut self) -> Option<(Epoch, Deferred)> {
         let (epoch, _) = self.deferred.front()?;
         if *epoch > self.kept_elsewhere() {
             return None;
         }
-        self.deferred.pop_front().map(|(_, change)| change)
+        self.deferred.pop_front()
+    }
+
+    /// A deferred change of that epoch is made in the present one: whoever waits for that one waits
+    /// for this one, too.
+    pub fn carry(&mut self, epoch: Epoch) {
+        self.carried.push_back((epoch, self.epoch));
     }
 
     /// The shards that are to be asked whether they have kept what they were sent in this epoch.
@@ -252,6 +284,9 @@ impl Journal {
     /// The store has kept all up to this epoch.
     pub fn on_durable(&mut self, epoch: Epoch) {
         pop_up_to(&mut self.pending, epoch);
+        while self.carried.front().is_some_and(|(_, in_epoch)| *in_epoch <= epoch) {
+            self.carried.pop_front();
+        }
     }
 
     /// Another shard has kept all that it was sent up to this epoch.
@@ -296,6 +331,7 @@ impl Journal {
         self.changes.clear();
         self.loads.clear();
         self.deferred.clear();
+        self.carried.clear();
     }
 
     /// What was pending when the store failed is not waited for any more: whoever waited is told.

@@ -239,8 +239,18 @@ impl Broker {
     /// Ends the epoch, after [`Broker::take_mail`] and before anything else happens: what the store
     /// is to do, if anything.
     pub fn take_batch(&mut self) -> Option<Batch> {
-        while let Some(deferred) = self.clients.journal.next_deferred() {
+        let mut is_more_complete = false;
+        while let Some((epoch, deferred)) = self.clients.journal.next_deferred() {
+            is_more_complete = true;
+            let mark = self.clients.journal.mark();
             self.change_after_all(deferred);
+            if self.clients.journal.has_staged_since(mark) {
+                self.clients.journal.carry(epoch);
+            }
+        }
+        if is_more_complete {
+            // What was deferred may have come to nothing.
+            self.clients.release();
         }
         self.clients.journal.end_epoch()
     }

@@ -5,12 +5,12 @@ use super::{
     Broker, ConnectionKey, SessionKey,
     connection::Extra,
     deliver::{Encoding, Matched},
+    journal::Deferred,
     mail::ShardMessage,
 };
 use crate::{
     codec::{AckKind, Publish, QoS, ReasonCode, SubscriptionOptions, Version},
     limits,
-    record::Change,
     session::{Publication, Received, expiry, forwarded},
     stats::DropReason,
     topics,
@@ -112,11 +112,7 @@ impl Broker {
             };
             let incoming = client.incoming.get_or_insert_default();
             match incoming.publish(packet_id, maximum.into()) {
-                Received::New if client.number == 0 => {}
-                Received::New => {
-                    let (session, packet_id) = (client.number, packet_id.get());
-                    self.clients.journal.push(Change::PutReceived { session, packet_id });
-                }
+                Received::New => {}
                 Received::Duplicate => {
                     // What it was received as the first time may not be durable yet.
                     self.clients.hold(key);
@@ -135,6 +131,9 @@ impl Broker {
                 return Err(reason);
             }
         }
+        if !reason.is_error() {
+            self.keep_received(session, publish);
+        }
         if self.clients.journal.has_staged_since(mark) {
             self.clients.hold(key);
             if self.clients.journal.congested && publish.qos > QoS::AtMostOnce {
@@ -143,6 +142,22 @@ impl Broker {
         }
         self.acknowledge_publish(key, session, publish, reason);
         Ok(())
+    }
+
+    /// Remembers the packet id of a QoS 2 message of a client whose session is kept.
+    fn keep_received(&mut self, key: SessionKey, publish: &Publish<'_>) {
+        let Some(packet_id) = publish.packet_id.filter(|_| publish.qos == QoS::ExactlyOnce) else {
+            return;
+        };
+        let Some(client) = self.clients.sessions.get(key.index()) else { return };
+        if client.number == 0 {
+            return;
+        }
+        let received = Deferred::Received(key, client.serial, packet_id);
+        match self.clients.journal.has_asked() {
+            true => self.clients.journal.defer(received),
+            false => self.change_after_all(received),
+        }
     }
 
     /// Routes a message that the broker accepts; otherwise says why it does not.

@@ -65,6 +65,11 @@ impl Incoming {
         true
     }
 
+    /// Whether the message of this packet id was received and not released.
+    pub fn is_unreleased(&self, packet_id: PacketId) -> bool {
+        self.position(packet_id).is_ok()
+    }
+
     /// The connection is gone: what is unreleased counts no more against the next one.
     pub fn connection_lost(&mut self) {
         self.unreleased.iter_mut().for_each(|entry| entry.counted = false);
