@@ -250,6 +250,7 @@ impl Broker {
         if client.number == 0 {
             return;
         }
+        self.clients.journal.ends(&client.id);
         let end = Deferred::End(client.number);
         match self.clients.journal.has_asked() {
             true => self.clients.journal.defer(end),

@@ -151,7 +151,9 @@ impl Broker {
             return self.refuse(key, ReasonCode::QuotaExceeded);
         }
         let expiry_interval = self.session_expiry(connect);
-        if expiry_interval > 0 && self.clients.journal.has_failed() {
+        let is_ending = self.clients.journal.is_ending(client_id);
+        let is_kept = expiry_interval > 0 || is_ending || self.is_session_kept(client_id);
+        if is_kept && self.clients.journal.has_failed() {
             return self.refuse(key, ReasonCode::ServerUnavailable);
         }
         let mark = self.clients.journal.mark();
@@ -178,6 +180,10 @@ impl Broker {
         }
         self.attach(key, session, connect);
         self.keep_session(key, session, mark);
+        if is_ending {
+            // On an earlier connection, perhaps, whose CONNACK is lost.
+            self.clients.hold(key);
+        }
         let told = self.send_connack(key, connect, session_present, assigned.as_deref(), data);
         self.stats.clients_connected.add(1);
         self.stats.sessions_resumed.add(session_present.into());
@@ -213,6 +219,13 @@ impl Broker {
         maximum == 0
             || sessions() < maximum
             || self.find_session(client_id, self.shared.seed.hash(client_id)).is_some()
+    }
+
+    /// Whether the client has a session that is kept: not even its end could be, if the store fails.
+    fn is_session_kept(&self, client_id: &str) -> bool {
+        let session = self.find_session(client_id, self.shared.seed.hash(client_id));
+        let client = session.and_then(|key| self.clients.sessions.get(key.index()));
+        client.is_some_and(|client| client.number != 0)
     }
 
     /// Sets what the connection and its client agree on.
@@ -253,6 +266,12 @@ impl Broker {
                 // [MQTT-3.1.4-3]
                 self.close(old, CloseReason::TakenOver, Some(ReasonCode::SessionTakenOver));
             }
+        }
+        // After a start no time has passed yet: what was due before is due now.
+        if let Some(existing) = self.find_session(client_id, hash)
+            && self.clients.sessions.get(existing.index()).is_some_and(|c| c.number != 0)
+        {
+            self.on_session_deadline(existing);
         }
         // A session without expiry has ended with its connection just now.
         if let Some(existing) = self.find_session(client_id, hash) {

@@ -8,7 +8,10 @@
 //!
 //! Without a store nothing is ever staged, and nothing waits.
 
-use std::collections::VecDeque;
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use super::{Now, SessionKey};
 use crate::{
@@ -48,6 +51,10 @@ pub struct Journal {
     /// Epochs that are complete only when a later one is durable, in which their deferred changes
     /// are made.
     carried: VecDeque<(Epoch, Epoch)>,
+    /// The client identifiers of kept sessions whose end is not durable yet, and since which epoch.
+    ending: HashMap<Arc<str>, Epoch>,
+    /// The same, oldest first.
+    endings: VecDeque<(Epoch, Arc<str>)>,
     /// Counts what was refused, for the store has failed.
     refused: u64,
     /// As many of them are known to each other shard, or were not its own.
@@ -116,6 +123,8 @@ impl Journal {
             promises: VecDeque::new(),
             deferred: VecDeque::new(),
             carried: VecDeque::new(),
+            ending: HashMap::new(),
+            endings: VecDeque::new(),
             refused: 0,
             told: vec![0; shards],
         }
@@ -239,6 +248,34 @@ impl Journal {
     pub fn defer(&mut self, change: Deferred) {
         self.staged += 1;
         self.deferred.push_back((self.epoch, change));
+    }
+
+    /// The kept session of this client has ended in the present epoch.
+    pub fn ends(&mut self, client_id: &str) {
+        self.forget_endings();
+        let client_id = Arc::<str>::from(client_id);
+        self.ending.insert(Arc::clone(&client_id), self.epoch);
+        self.endings.push_back((self.epoch, client_id));
+    }
+
+    /// Whether a kept session of this client has ended that may still be found after a crash: for
+    /// good, if the store has failed.
+    pub fn is_ending(&mut self, client_id: &str) -> bool {
+        self.forget_endings();
+        self.ending.contains_key(client_id)
+    }
+
+    fn forget_endings(&mut self) {
+        if self.failed || self.endings.is_empty() {
+            return;
+        }
+        let complete = self.watermark();
+        while let Some((epoch, client_id)) = self.endings.pop_front_if(|(e, _)| *e <= complete) {
+            // It may have had another session since.
+            if self.ending.get(&client_id) == Some(&epoch) {
+                self.ending.remove(&client_id);
+            }
+        }
     }
 
     /// Whether something was sent in this turn that another shard may keep.
