@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Proves the simulation: plants each bug of tests/planted in a copy of the sources, and runs the
-# simulation on it. Fails if a bug survives or a patch does not apply. Writes docs/planted-bugs.md.
+# Proves the simulations: plants each bug of tests/planted in a copy of the sources, and runs the
+# simulation on it: that of crashes if its name begins with crash-. Fails if a bug survives or a
+# patch does not apply. Writes docs/planted-bugs.md.
 #
 #   scripts/planted-bugs.sh [--seeds N] [NAME...]    2,000 seeds for each; by default every bug
 set -euo pipefail
@@ -20,7 +21,7 @@ trap 'rm -rf "$copy"' EXIT
 # Built once without optimisation: most of the time goes into building, not into the seeds.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target/planted}"
 export CARGO_PROFILE_TEST_OPT_LEVEL=0 CARGO_PROFILE_TEST_DEBUG=0 CARGO_PROFILE_DEV_DEBUG=0
-export SIMULATE_SEEDS=$seeds SIMULATE_FROM=0 SIMULATE_AS_IT_IS=1 RUST_BACKTRACE=0
+export SIMULATE_SEEDS=$seeds SIMULATE_FROM=0 CRASH_SEEDS=$seeds CRASH_FROM=0 SIMULATE_AS_IT_IS=1 RUST_BACKTRACE=0
 mkdir "$copy/sources"
 # As new files, for cargo takes an older run's build for that of files that are older still.
 git ls-files -z --cached --others --exclude-standard |
@@ -30,20 +31,30 @@ rows=()
 bad=0
 
 simulate() {
-    (cd "$copy/sources" && cargo test --locked --lib simulation::every_seed >"$copy/log" 2>&1)
+    local test=simulation::every_seed
+    if [[ $1 == crash-* ]]; then
+        test=crash::every_crash
+    fi
+    (cd "$copy/sources" && cargo test --locked --lib "$test" >"$copy/log" 2>&1)
 }
 
-if ! simulate; then
+for name in "${patches[@]##*/}"; do
+    kind=all
+    if [[ $name == crash-* ]]; then
+        kind=crash
+    fi
+    [[ ${checked:-} == *" $kind "* ]] && continue
+    simulate "$name" && checked+=" $kind " && continue
     cat "$copy/log"
     echo "the simulation fails without any bug" >&2
     exit 1
-fi
+done
 for patch in "${patches[@]}"; do
     name=$(basename "$patch" .patch)
     file=$(sed -n 's|^+++ b/||p' "$patch")
     if ! patch -d "$copy/sources" -p1 -s -F1 <"$patch"; then
         echo "$name: the patch does not apply" && bad=1
-    elif simulate; then
+    elif simulate "$name"; then
         echo "$name: SURVIVED $seeds seeds" && bad=1
         rows+=("| $name | $(head -n 1 "$patch") | survived $seeds | |")
     elif ! found=$(grep -m1 -o '^seed [0-9]* (number [0-9]*): [^({[]*' "$copy/log"); then

@@ -8,6 +8,8 @@ mod alias;
 #[cfg(test)]
 mod auth;
 #[cfg(test)]
+mod crash;
+#[cfg(test)]
 mod durable;
 #[cfg(test)]
 mod explain;

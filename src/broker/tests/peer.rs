@@ -76,6 +76,8 @@ pub struct Peer {
     pub lingers: bool,
     /// Whether the client answers QoS 1 and 2 by itself.
     pub acknowledges: bool,
+    /// Written by the broker and on its way to the client, if that takes time.
+    pub wire: Option<Vec<u8>>,
     /// QoS 2 packet ids that the client has seen and not released.
     pub unreleased: Vec<u16>,
     /// The Reason Strings that came.
@@ -104,6 +106,7 @@ impl Peer {
             aborted: false,
             lingers: false,
             acknowledges: true,
+            wire: None,
             unreleased: Vec::new(),
             reason_strings: Vec::new(),
             largest: 0,
@@ -117,8 +120,23 @@ impl Peer {
         packet.encode(self.version, &mut self.unread).unwrap();
     }
 
-    /// The socket delivers bytes to the client.
+    /// The socket takes bytes for the client.
     pub fn receive(&mut self, bytes: &[u8]) {
+        match &mut self.wire {
+            Some(wire) => wire.extend_from_slice(bytes),
+            None => self.take_in(bytes),
+        }
+    }
+
+    /// So many of the bytes that are on their way arrive. Says whether there were any.
+    pub fn arrive(&mut self, bytes: usize) -> bool {
+        let Some(wire) = &mut self.wire else { return false };
+        let arrived: Vec<u8> = wire.drain(..bytes.min(wire.len())).collect();
+        self.take_in(&arrived);
+        !arrived.is_empty()
+    }
+
+    fn take_in(&mut self, bytes: &[u8]) {
         self.received.extend_from_slice(bytes);
         loop {
             let received = std::mem::take(&mut self.received);

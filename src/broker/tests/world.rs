@@ -662,5 +662,7 @@ impl World {
         assert_eq!(gauges, [0; 7], "gauges");
         let retained: usize = self.brokers.iter().map(|b| b.retained.len()).sum();
         assert_eq!(totals.retained_messages, retained as u64);
+        let kept = self.store.as_mut().map(|store| store.kept.restore()).unwrap_or_default();
+        assert_eq!(kept.len(), retained * usize::from(self.store.is_some()), "in the store");
     }
 }

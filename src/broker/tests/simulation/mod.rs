@@ -6,11 +6,11 @@
 mod client;
 mod handled;
 mod history;
-mod model;
+pub mod model;
 mod reactor;
 mod regressions;
 mod run;
-mod shrink;
+pub mod shrink;
 mod verdict;
 
 use history::{Action, History, Setup};
@@ -50,7 +50,7 @@ fn every_seed_keeps_the_rules() {
         if std::env::var_os("SIMULATE_AS_IT_IS").is_none() {
             let (small, wrong) = shrink::shrink(&history, &wrong);
             report += &format!("\nminimised to {} actions: {wrong}", small.actions.len());
-            report += &shrink::as_test(seed, &small);
+            report += &shrink::as_test(seed, &small.setup, &small.actions);
         }
         panic!("{report}");
     }

@@ -1,35 +1,51 @@
 //! Makes a failing history smaller, by delta debugging over its actions.
 
-use std::fmt::Write;
+use std::fmt::{Debug, Write};
 
-use super::{history::History, outcome};
+use super::{
+    history::{Action, History},
+    outcome,
+};
 
 /// The histories tried at most.
 const TRIES: usize = 3_000;
 
 /// A small history that fails in the same way, and how.
 pub fn shrink(history: &History, wrong: &str) -> (History, String) {
-    let mut tries = TRIES;
-    let mut best = (history.clone(), wrong.to_owned());
-    let mut fails = |candidate: &History| {
-        tries = tries.checked_sub(1)?;
-        outcome(candidate).err().filter(|other| kind(other) == kind(wrong))
+    let outcome = |actions: &[Action]| {
+        outcome(&History { setup: history.setup, actions: actions.to_vec() }).err()
     };
-    let mut size = history.actions.len() / 2;
+    let (actions, wrong) = shrink_actions(&history.actions, wrong, outcome);
+    (History { setup: history.setup, actions }, wrong)
+}
+
+/// A few of the actions that fail in the same way, and how. `outcome` says how actions fail.
+pub fn shrink_actions<A: Clone>(
+    actions: &[A],
+    wrong: &str,
+    outcome: impl Fn(&[A]) -> Option<String>,
+) -> (Vec<A>, String) {
+    let mut tries = TRIES;
+    let mut best = (actions.to_vec(), wrong.to_owned());
+    let mut fails = |candidate: &[A]| {
+        tries = tries.checked_sub(1)?;
+        outcome(candidate).filter(|other| kind(other) == kind(wrong))
+    };
+    let mut size = actions.len() / 2;
     while size > 0 {
         let mut at = 0;
-        let before = best.0.actions.len();
-        while at < best.0.actions.len() {
+        let before = best.0.len();
+        while at < best.0.len() {
             let mut candidate = best.0.clone();
-            let end = (at + size).min(candidate.actions.len());
-            candidate.actions.drain(at..end);
+            let end = (at + size).min(candidate.len());
+            candidate.drain(at..end);
             match fails(&candidate) {
                 Some(wrong) => best = (candidate, wrong),
                 None => at += size,
             }
         }
         // With single actions again, as long as that helps.
-        if size > 1 || best.0.actions.len() == before {
+        if size > 1 || best.0.len() == before {
             size /= 2;
         }
     }
@@ -46,11 +62,10 @@ fn kind(wrong: &str) -> &str {
 }
 
 /// The history as a regression test.
-pub fn as_test(seed: u64, history: &History) -> String {
-    let mut text =
-        format!("\n\n#[test]\nfn seed_{seed}() {{\n    let setup = {:?};\n", history.setup);
+pub fn as_test(seed: u64, setup: &impl Debug, actions: &[impl Debug]) -> String {
+    let mut text = format!("\n\n#[test]\nfn seed_{seed}() {{\n    let setup = {setup:?};\n");
     text += "    let actions = vec![\n";
-    for action in &history.actions {
+    for action in actions {
         let _ = writeln!(text, "        {action:?},");
     }
     text + "    ];\n    replay(setup, actions);\n}\n"

@@ -1,0 +1,138 @@
+//! Minimised histories that failed once, as the simulation prints them.
+
+use super::{
+    history::{Action::*, Hello, Sent, Setup, WillOf},
+    replay,
+};
+use crate::topics::Strategy::*;
+
+const SETUP: Setup = Setup {
+    shards: 3,
+    inflight: 3,
+    in_memory: 2,
+    queue: 10_000,
+    drop_oldest: false,
+    outbox: 1 << 20,
+    packets_per_turn: 7,
+    credit: 10,
+    wires: false,
+    strategy: Local,
+};
+const HELLO: Hello = Hello { on: 0, clean: false, expiry: 3_600, prompt: true, will: None };
+const SENT: Sent = Sent { topic: 0, qos: 2, retain: false, empty: false, expiry: 0 };
+
+/// The packet id of a QoS 2 message is not kept before other shards have kept the message: it would
+/// be taken for a duplicate when it comes again, and be lost.
+#[test]
+fn seed_37() {
+    let setup = Setup { queue: 3, outbox: 60, packets_per_turn: 3, wires: true, ..SETUP };
+    let actions = [
+        Connect(0, Hello { prompt: false, ..HELLO }),
+        Connect(4, Hello { on: 2, ..HELLO }),
+        Settle,
+        Subscribe(0, 0, 1),
+        Settle,
+        Publish(4, SENT),
+        Turn(2),
+        Commit(2, true),
+        Crash(2, 100_000, false),
+    ];
+    replay(setup, &actions);
+}
+
+/// The same, with a retained message that another shard keeps.
+#[test]
+fn seed_5() {
+    let actions = [
+        Connect(2, Hello { on: 1, ..HELLO }),
+        Settle,
+        Subscribe(2, 2, 2),
+        Settle,
+        Crash(2, 3_000, true),
+        Connect(3, Hello { on: 1, expiry: 0, ..HELLO }),
+        Settle,
+        Publish(3, Sent { topic: 2, retain: true, ..SENT }),
+        Turn(0),
+        Commit(3, false),
+        Crash(2, 100, false),
+    ];
+    replay(Setup { shards: 1, ..SETUP }, &actions);
+}
+
+/// A store that has failed cannot end a session: a clean start is refused.
+#[test]
+fn seed_103() {
+    let will = Some(WillOf { qos: 2, retain: false, delay: 60 });
+    let actions = [
+        Connect(4, Hello { on: 2, will, ..HELLO }),
+        Settle,
+        Fail,
+        Settle,
+        Connect(4, Hello { on: 2, clean: true, expiry: 0, ..HELLO }),
+    ];
+    replay(Setup { shards: 2, outbox: 200, ..SETUP }, &actions);
+}
+
+/// Nor if it had ended in memory when the store failed.
+#[test]
+fn seed_741() {
+    let actions = [
+        Connect(3, Hello { on: 2, prompt: false, ..HELLO }),
+        Settle,
+        Fail,
+        Connect(3, Hello { on: 1, clean: true, expiry: 0, ..HELLO }),
+        Read(3, 1_000),
+        Connect(3, HELLO),
+    ];
+    replay(SETUP, &actions);
+}
+
+/// A second clean start is not acknowledged either before what the first one has ended is kept as
+/// such.
+#[test]
+fn seed_1773() {
+    let will = Some(WillOf { qos: 1, retain: false, delay: 60 });
+    let actions = [
+        Connect(2, Hello { will, ..HELLO }),
+        Settle,
+        Crash(1, 3_000, false),
+        Fail,
+        Connect(2, Hello { on: 1, clean: true, expiry: 0, ..HELLO }),
+        Turn(0),
+        Connect(2, Hello { expiry: 0, ..HELLO }),
+    ];
+    replay(Setup { shards: 2, inflight: 1, queue: 5, ..SETUP }, &actions);
+}
+
+/// A session that has expired while the broker was away is not resumed, however soon its client
+/// comes.
+#[test]
+fn seed_222() {
+    let actions = [
+        Connect(4, Hello { on: 1, clean: true, expiry: 2, ..HELLO }),
+        Settle,
+        Cut(4, 1),
+        Settle,
+        Crash(2, 3_000, false),
+        Connect(4, Hello { on: 2, expiry: 2, ..HELLO }),
+    ];
+    replay(Setup { shards: 2, ..SETUP }, &actions);
+}
+
+/// Who waits for a deferred change that comes to nothing is let go.
+#[test]
+fn seed_190() {
+    let actions = [
+        Connect(3, Hello { on: 2, ..HELLO }),
+        Connect(4, Hello { on: 2, ..HELLO }),
+        Settle,
+        Subscribe(3, 3, 2),
+        Settle,
+        Crash(3, 100_000, false),
+        Connect(4, Hello { on: 2, expiry: 0, ..HELLO }),
+        Settle,
+        Publish(4, Sent { topic: 2, ..SENT }),
+        Cut(4, 1_000),
+    ];
+    replay(Setup { shards: 1, outbox: 200, wires: true, ..SETUP }, &actions);
+}
