@@ -232,6 +232,7 @@ impl Broker {
                 let Some(client) = client.filter(|client| client.serial == serial) else { return };
                 Keeping::new(&mut self.clients.journal, self.now).session(client);
             }
+            Deferred::Once(changes) => self.clients.journal.stage_once(changes),
             Deferred::Received(key, serial, packet_id) => {
                 let client = self.clients.sessions.get(key.index());
                 let Some(client) = client.filter(|client| client.serial == serial) else { return };

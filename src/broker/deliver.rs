@@ -11,13 +11,13 @@ use super::{
     client::Client,
     connection::{Connection, Extra, State},
     journal::Journal,
-    keep::{Keeping, hold},
+    keep::{Bodies, Keeping, hold},
     outbox::{Outboxes, Range},
     receive::encode,
 };
 use crate::{
     codec::{Packet, PacketId, PublishHead, QoS, SubscriptionOptions, Version},
-    record::{DeliveryState, Epoch, MessageNumber},
+    record::{DeliveryState, Epoch},
     session::{AliasUse, Delivery, Message, Outgoing, Publication, UNSTORED},
     stats::{DropReason, ShardStats},
 };
@@ -43,6 +43,8 @@ pub struct Clients {
     pub(super) unsendable: Vec<ConnectionKey>,
     /// What is to outlive the process.
     pub(super) journal: Journal,
+    /// Sessions that have more to read from the store once it has all that was given to it.
+    pub(super) unread: Vec<SessionKey>,
     /// Connections with packets that wait for an epoch, in the order of the epochs.
     pub(super) holding: VecDeque<(Epoch, ConnectionKey)>,
     /// The broker's clocks; set at the start of each turn.
@@ -79,8 +81,8 @@ pub struct Encoding<'a> {
     /// The publication.
     pub publication: Publication<'a>,
     message: Option<Arc<Message>>,
-    /// The number of the body that this shard has staged to be kept.
-    pub(super) kept: Option<MessageNumber>,
+    /// What this shard has staged of it to be kept.
+    pub(super) kept: Bodies,
     /// QoS 0 packets: MQTT 3.x without and with RETAIN, MQTT 5 without and with.
     whole: [Option<Range>; 4],
     payload: Option<Range>,
@@ -89,7 +91,13 @@ pub struct Encoding<'a> {
 impl<'a> Encoding<'a> {
     /// Nothing is made of it yet.
     pub fn new(publication: Publication<'a>) -> Self {
-        Self { publication, message: None, kept: None, whole: [None; 4], payload: None }
+        Self {
+            publication,
+            message: None,
+            kept: Bodies::default(),
+            whole: [None; 4],
+            payload: None,
+        }
     }
 
     /// Of a message that exists.
@@ -161,6 +169,7 @@ impl Clients {
             work: 0,
             unsendable: Vec::new(),
             journal,
+            unread: Vec::new(),
             holding: VecDeque::new(),
             now: Now::default(),
             spare: Vec::new(),

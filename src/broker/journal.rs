@@ -6,7 +6,17 @@
 //! say so by [`ShardMessage::Kept`](super::ShardMessage::Kept), after the `Keep` that follows what
 //! was sent to them.
 //!
+//! # Exactly once
+//!
+//! That a QoS 2 message was received and that it is owed to others has to become durable together:
+//! else its client, which sends it again after a crash, is either not believed or heard twice. If
+//! some of it is owed on other shards, these give back what they have to change with their `Kept`,
+//! the publisher's shard puts all of it into one batch, and tells them by `Once` when that is
+//! durable. Until then nothing of it is sent.
+//!
 //! Without a store nothing is ever staged, and nothing waits.
+
+mod once;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,9 +24,12 @@ use std::{
 };
 
 use super::{Now, SessionKey};
+pub use once::Once;
+use once::{Awaited, Unstaged};
+
 use crate::{
     codec::PacketId,
-    record::{Batch, Change, Epoch, Load, NEVER, SessionNumber},
+    record::{Batch, Change, Epoch, Load, NEVER, Position, SessionNumber},
     topics::{ShardId, ShardSet},
 };
 
@@ -55,6 +68,21 @@ pub struct Journal {
     ending: HashMap<Arc<str>, Epoch>,
     /// The same, oldest first.
     endings: VecDeque<(Epoch, Arc<str>)>,
+    /// Whose message is being delivered whose reception has to be kept together with it.
+    once: Option<Once>,
+    /// What is to be kept together with the reception of a message by this shard.
+    once_here: Vec<Change>,
+    /// The same for messages that each other shard has received, since its last `Keep`.
+    once_for: Vec<Vec<Change>>,
+    /// This shard's epochs in which there was something of the kind, and which epoch of the other
+    /// shard's it belongs to, once that is known.
+    awaited: Vec<VecDeque<Awaited>>,
+    /// Deliveries that are not in the store's hands yet for such a reason.
+    unstaged: HashMap<Position, Unstaged>,
+    /// What other shards have given back, and in which epoch of this one it was sent.
+    returned: Vec<(Epoch, ShardId, Vec<Change>)>,
+    /// Who is to be told when that is durable.
+    to_tell: Vec<(Epoch, ShardId)>,
     /// Counts what was refused, for the store has failed.
     refused: u64,
     /// As many of them are known to each other shard, or were not its own.
@@ -72,10 +100,11 @@ struct Promise {
     /// The epoch whose messages to third shards have to be kept.
     passed_on: Epoch,
     refused: bool,
+    changes: Vec<Change>,
 }
 
 /// An answer for another shard that waited for one of its epochs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     /// Who waits.
     pub to: ShardId,
@@ -83,11 +112,15 @@ pub struct Kept {
     pub epoch: Epoch,
     /// Something of it was refused, for the store has failed.
     pub refused: bool,
+    /// What is to be changed together with the reception of what came.
+    pub changes: Vec<Change>,
 }
 
 /// What is changed only when all that was sent to other shards before it is kept there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deferred {
+    /// Deliveries of a message that went to other shards, too.
+    Once(Vec<Change>),
     /// A session has ended, and some of its messages went to others.
     End(SessionNumber),
     /// A session's will was published: its record is to be put anew.
@@ -125,6 +158,13 @@ impl Journal {
             carried: VecDeque::new(),
             ending: HashMap::new(),
             endings: VecDeque::new(),
+            once: None,
+            once_here: Vec::new(),
+            once_for: (0..shards).map(|_| Vec::new()).collect(),
+            awaited: (0..shards).map(|_| VecDeque::new()).collect(),
+            unstaged: HashMap::new(),
+            returned: Vec::new(),
+            to_tell: Vec::new(),
             refused: 0,
             told: vec![0; shards],
         }
@@ -153,6 +193,11 @@ impl Journal {
             return;
         }
         self.staged += 1;
+        let epoch = self.epoch;
+        if let Some(unstaged) = self.unstaged_before(&change) {
+            unstaged.late.push((epoch, change));
+            return;
+        }
         self.changes.push(change);
         if self.pending.back() != Some(&self.epoch) {
             self.pending.push_back(self.epoch);
@@ -206,7 +251,8 @@ impl Journal {
     /// Whether anything is not durable yet.
     pub fn is_pending(&self) -> bool {
         !self.pending.is_empty()
-            || !self.deferred.is_empty()
+            || !self.once_here.is_empty()
+            || self.awaits_once()
             || self.sent.iter().any(|sent| !sent.is_empty())
     }
 
@@ -228,11 +274,18 @@ impl Journal {
     /// The last epoch that is durable with all before it, here and where its messages went, and with
     /// what was deferred until then.
     pub fn watermark(&self) -> Epoch {
+        let complete = self.complete();
+        let awaited = self.awaited.iter().filter_map(|awaited| awaited.front());
+        let awaited = awaited.map(|first| first.epoch - 1).min().unwrap_or(Epoch::MAX);
+        self.kept_here().min(self.kept_elsewhere()).min(complete).min(awaited)
+    }
+
+    /// The last epoch up to which nothing is deferred, or was and is not durable yet.
+    fn complete(&self) -> Epoch {
         let deferred = self.deferred.front().map(|(epoch, _)| *epoch);
-        let carried = self.carried.front().map(|(epoch, _)| *epoch);
+        let carried = self.carried.iter().map(|(epoch, _)| *epoch).min();
         let first = deferred.into_iter().chain(carried).min();
-        let complete = first.map_or(Epoch::MAX, |first| first - 1);
-        self.kept_here().min(self.kept_elsewhere()).min(complete)
+        first.map_or(Epoch::MAX, |first| first - 1)
     }
 
     fn kept_here(&self) -> Epoch {
@@ -326,8 +379,11 @@ impl Journal {
         }
     }
 
-    /// Another shard has kept all that it was sent up to this epoch.
-    pub fn on_kept(&mut self, from: ShardId, epoch: Epoch) {
+    /// Another shard has kept all that it was sent up to this epoch, but for what it gives back.
+    pub fn on_kept(&mut self, from: ShardId, epoch: Epoch, changes: Vec<Change>) {
+        if !changes.is_empty() {
+            self.returned.push((epoch, from, changes));
+        }
         if let Some(sent) = self.sent.get_mut(from.index()) {
             pop_up_to(sent, epoch);
         }
@@ -339,7 +395,11 @@ impl Journal {
         let told = self.told.get_mut(from.index());
         let refused = told.is_some_and(|t| std::mem::replace(t, self.refused) != self.refused);
         let passed_on = self.passed_on;
-        self.promises.push_back(Promise { to: from, epoch, kept, passed_on, refused });
+        let changes = self.once_for.get_mut(from.index()).map(std::mem::take).unwrap_or_default();
+        for awaited in self.awaited.get_mut(from.index()).into_iter().flatten() {
+            awaited.theirs.get_or_insert(epoch);
+        }
+        self.promises.push_back(Promise { to: from, epoch, kept, passed_on, refused, changes });
     }
 
     /// The answers that are due.
@@ -350,12 +410,13 @@ impl Journal {
         let (here, elsewhere) = (self.kept_here(), self.kept_elsewhere());
         let failed = self.failed;
         let mut due = Vec::new();
-        self.promises.retain(|promise| {
+        self.promises.retain_mut(|promise| {
             let is_kept = promise.kept <= here && promise.passed_on <= elsewhere;
             let is_due = is_kept || failed;
             if is_due {
                 let refused = promise.refused || !is_kept;
-                due.push(Kept { to: promise.to, epoch: promise.epoch, refused });
+                let changes = std::mem::take(&mut promise.changes);
+                due.push(Kept { to: promise.to, epoch: promise.epoch, refused, changes });
             }
             !is_due
         });
@@ -369,11 +430,17 @@ impl Journal {
         self.loads.clear();
         self.deferred.clear();
         self.carried.clear();
+        self.once_here.clear();
+        self.unstaged.clear();
+        self.once_for.iter_mut().for_each(Vec::clear);
+        self.returned.clear();
+        self.to_tell.clear();
     }
 
     /// What was pending when the store failed is not waited for any more: whoever waited is told.
     pub fn give_up(&mut self) {
         self.pending.clear();
+        self.awaited.iter_mut().for_each(VecDeque::clear);
     }
 }
 

@@ -11,12 +11,21 @@ use super::{
     outbox::Outboxes,
 };
 use crate::{
+    codec::QoS,
     record::{
         Change, DeliveryRecord, DeliveryState, Epoch, MessageNumber, MessageRecord, SessionNumber,
         SessionRecord, WillRecord,
     },
     session::{Delivery, Message, UNSTORED},
 };
+
+/// The numbers of a body that is staged: for deliveries as such, and for those that become durable
+/// together with the reception of their message.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Bodies {
+    plain: Option<MessageNumber>,
+    once: Option<MessageNumber>,
+}
 
 /// Stages changes. Those of sessions that are not kept, whose number is 0, are none.
 pub struct Keeping<'a> {
@@ -35,24 +44,27 @@ impl<'a> Keeping<'a> {
         self.journal.push(change);
     }
 
-    /// A message is owed to a session. `kept` is the number of its body, once that is staged.
+    /// A message is owed to a session; `bodies` knows what is staged of it.
     pub fn delivery(
         &mut self,
         session: SessionNumber,
         delivery: &Delivery,
         state: DeliveryState,
-        kept: &mut Option<MessageNumber>,
+        bodies: &mut Bodies,
     ) {
         if session == 0 || delivery.position == UNSTORED {
             return;
         }
-        let message = match *kept {
+        let once = delivery.qos == QoS::ExactlyOnce && self.journal.once().is_some();
+        let known = if once { &mut bodies.once } else { &mut bodies.plain };
+        let push = if once { Journal::push_once } else { Journal::push };
+        let message = match *known {
             Some(message) => message,
             None => {
                 let message = self.journal.number();
                 let body = self.body(&delivery.message);
-                self.journal.push(Change::PutMessage { message, body });
-                *kept.insert(message)
+                push(self.journal, Change::PutMessage { message, body });
+                *known.insert(message)
             }
         };
         let record = DeliveryRecord {
@@ -63,7 +75,7 @@ impl<'a> Keeping<'a> {
             state,
         };
         let position = delivery.position;
-        self.journal.push(Change::PutDelivery { session, position, message, record });
+        push(self.journal, Change::PutDelivery { session, position, message, record });
     }
 
     /// A delivery is this far now.
@@ -76,7 +88,8 @@ impl<'a> Keeping<'a> {
     /// A delivery is over.
     pub fn drop_delivery(&mut self, session: SessionNumber, position: u64) {
         if session != 0 && position != UNSTORED {
-            self.journal.push(Change::DropDelivery { session, position });
+            // It may be one that is staged like that.
+            self.journal.push_once(Change::DropDelivery { session, position });
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::{
 use super::{Broker, Now, journal::Kept};
 use crate::{
     codec::QoS,
-    record::{Batch, Epoch, Outcome},
+    record::{Batch, Change, Epoch, Outcome},
     session::Message,
     stats::ShardStats,
     topics::{GroupRoute, SessionKey, ShardId, ShardSet},
@@ -19,6 +19,14 @@ use crate::{
 pub enum ShardMessage {
     /// A message that somebody on your shard wants.
     Publish(Arc<Message>),
+    /// The same, of a client whose session is kept, with QoS 2: what is owed of it is kept together
+    /// with its reception.
+    PublishOnce {
+        /// The client's shard.
+        from: ShardId,
+        /// The message.
+        message: Arc<Message>,
+    },
     /// A message for one member of a shared subscription.
     Shared {
         /// The group.
@@ -31,6 +39,8 @@ pub enum ShardMessage {
         online: bool,
         /// The shards that had no member left when it came to them.
         tried: ShardSet,
+        /// As with [`ShardMessage::PublishOnce`], the shard of the client, if that is so.
+        once: Option<ShardId>,
     },
     /// Keep this as the retained message of its topic, or drop that one if this is empty.
     Retain(Arc<Message>),
@@ -53,13 +63,25 @@ pub enum ShardMessage {
         epoch: Epoch,
         /// Some of it is not and will not be, for the store has failed.
         refused: bool,
+        /// What is to be kept together with the reception of what came.
+        changes: Vec<Change>,
+    },
+    /// All that was given back of your messages is kept, and their reception.
+    Once {
+        /// Who says so.
+        from: ShardId,
+        /// Up to this epoch of the sender's.
+        epoch: Epoch,
     },
 }
 
 impl ShardMessage {
     /// Whether it uses up credit: messages of publishers do, questions and answers do not.
     fn is_data(&self) -> bool {
-        matches!(self, Self::Publish(_) | Self::Shared { .. } | Self::Retain(_))
+        matches!(
+            self,
+            Self::Publish(_) | Self::PublishOnce { .. } | Self::Shared { .. } | Self::Retain(_)
+        )
     }
 }
 
@@ -243,6 +265,7 @@ impl Broker {
         while let Some((epoch, deferred)) = self.clients.journal.next_deferred() {
             is_more_complete = true;
             let mark = self.clients.journal.mark();
+            self.clients.journal.stage_returned(epoch);
             self.change_after_all(deferred);
             if self.clients.journal.has_staged_since(mark) {
                 self.clients.journal.carry(epoch);
@@ -251,6 +274,7 @@ impl Broker {
         if is_more_complete {
             // What was deferred may have come to nothing.
             self.clients.release();
+            self.clients.read_on();
         }
         self.clients.journal.end_epoch()
     }
@@ -283,26 +307,43 @@ impl Broker {
     }
 
     /// Another shard has kept, or refused, what it was sent.
-    pub(super) fn on_kept(&mut self, from: ShardId, epoch: Epoch, refused: bool) {
+    pub(super) fn on_kept(
+        &mut self,
+        from: ShardId,
+        epoch: Epoch,
+        refused: bool,
+        changes: Vec<Change>,
+    ) {
         if refused {
             // Whoever waits for that epoch must not be told that all is well.
             self.drop_holding();
         }
-        self.clients.journal.on_kept(from, epoch);
+        self.clients.journal.on_kept(from, epoch, changes);
+        self.on_kept_more();
+    }
+
+    /// What was given back to another shard is durable.
+    pub(super) fn on_once(&mut self, from: ShardId, epoch: Epoch) {
+        self.clients.journal.on_once(from, epoch);
+        self.clients.read_on();
         self.on_kept_more();
     }
 
     /// More is durable than was before.
     pub(super) fn on_kept_more(&mut self) {
+        for (epoch, to) in self.clients.journal.take_told() {
+            let from = self.id;
+            self.mail.push(to, ShardMessage::Once { from, epoch });
+        }
         self.clients.release();
         self.answer_promises();
     }
 
     /// Tells other shards what they wait for.
     pub(super) fn answer_promises(&mut self) {
-        for Kept { to, epoch, refused } in self.clients.journal.answers() {
+        for Kept { to, epoch, refused, changes } in self.clients.journal.answers() {
             let from = self.id;
-            self.mail.push(to, ShardMessage::Kept { from, epoch, refused });
+            self.mail.push(to, ShardMessage::Kept { from, epoch, refused, changes });
         }
     }
 }

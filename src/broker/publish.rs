@@ -5,7 +5,7 @@ use super::{
     Broker, ConnectionKey, SessionKey,
     connection::Extra,
     deliver::{Encoding, Matched},
-    journal::Deferred,
+    journal::{Deferred, Once},
     mail::ShardMessage,
 };
 use crate::{
@@ -123,7 +123,12 @@ impl Broker {
             }
         }
         let refused = self.clients.journal.refusals();
+        let client = self.clients.sessions.get(session.index());
+        let is_kept = client.is_some_and(|client| client.number != 0);
+        let is_once = publish.qos == QoS::ExactlyOnce && is_kept;
+        self.clients.journal.deliver_once(is_once.then_some(Once::Here));
         let mut reason = self.take_in(key, session, publish, topic);
+        self.clients.journal.deliver_once(None);
         if publish.qos > QoS::AtMostOnce && self.clients.journal.refusals() != refused {
             reason = ReasonCode::ImplementationSpecificError;
             if version < Version::V5 {
@@ -131,8 +136,8 @@ impl Broker {
                 return Err(reason);
             }
         }
-        if !reason.is_error() {
-            self.keep_received(session, publish);
+        if is_once {
+            self.keep_received(session, publish, reason);
         }
         if self.clients.journal.has_staged_since(mark) {
             self.clients.hold(key);
@@ -144,19 +149,21 @@ impl Broker {
         Ok(())
     }
 
-    /// Remembers the packet id of a QoS 2 message of a client whose session is kept.
-    fn keep_received(&mut self, key: SessionKey, publish: &Publish<'_>) {
-        let Some(packet_id) = publish.packet_id.filter(|_| publish.qos == QoS::ExactlyOnce) else {
-            return;
-        };
-        let Some(client) = self.clients.sessions.get(key.index()) else { return };
-        if client.number == 0 {
-            return;
+    /// Keeps what is owed of a QoS 2 message of a client whose session is kept, together with its
+    /// packet id; when other shards have a part in that, with what they give back.
+    fn keep_received(&mut self, key: SessionKey, publish: &Publish<'_>, reason: ReasonCode) {
+        let mut changes = vec![Deferred::Once(self.clients.journal.take_once())];
+        let client = self.clients.sessions.get(key.index());
+        if let (Some(client), Some(packet_id)) = (client, publish.packet_id)
+            && !reason.is_error()
+        {
+            changes.push(Deferred::Received(key, client.serial, packet_id));
         }
-        let received = Deferred::Received(key, client.serial, packet_id);
-        match self.clients.journal.has_asked() {
-            true => self.clients.journal.defer(received),
-            false => self.change_after_all(received),
+        for change in changes {
+            match self.clients.journal.has_asked() {
+                true => self.clients.journal.defer(change),
+                false => self.change_after_all(change),
+            }
         }
     }
 
@@ -261,7 +268,13 @@ impl Broker {
                 routed.congested = true;
             }
             let message = encoding.message().for_another_shard();
-            self.mail.push(to, ShardMessage::Publish(message));
+            self.mail.push(
+                to,
+                match self.clients.journal.once() {
+                    Some(_) => ShardMessage::PublishOnce { from: self.id, message },
+                    None => ShardMessage::Publish(message),
+                },
+            );
             self.ask_to_keep(to, encoding.publication.qos);
             self.stats.cross_shard_sent.add(1);
         }

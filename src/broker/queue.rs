@@ -148,7 +148,9 @@ impl Clients {
             }
         }
         let has_room = connection.queued() < self.config.max_outbox_bytes;
-        if has_room && let Some(from) = outgoing.wants_load(window) {
+        if has_room && outgoing.stored().messages > 0 && self.journal.awaits_once() {
+            self.unread.push(key);
+        } else if has_room && let Some(from) = outgoing.wants_load(window) {
             let tag = load_tag(key, client.serial);
             let (limit, max_bytes) = (self.config.queued_in_memory, self.config.max_outbox_bytes);
             self.journal.load(Load { session: number, tag, from, limit: limit.max(1), max_bytes });
@@ -161,6 +163,13 @@ impl Clients {
         self.stats.publish_dropped.add(DropReason::Expired, expired.len() as u64);
         self.stats.publish_dropped.add(DropReason::TooLarge, too_large);
         self.free_outgoing(key);
+    }
+
+    /// Goes on with sessions that could not be read on with, for not all was in the store's hands.
+    pub fn read_on(&mut self) {
+        if !self.unread.is_empty() && !self.journal.awaits_once() {
+            std::mem::take(&mut self.unread).into_iter().for_each(|key| self.pump(key));
+        }
     }
 
     /// Gives back a session's outgoing state when it holds nothing.

@@ -7,6 +7,7 @@ use super::{
     Broker, SessionKey,
     client::{Client, Membership},
     deliver::{Encoding, Matched},
+    journal::Once,
     mail::ShardMessage,
     publish::{Origin, Routed, options_of},
 };
@@ -74,7 +75,11 @@ impl Broker {
             let message = encoding.message().for_another_shard();
             self.ask_to_keep(shard, encoding.publication.qos);
             let group = Arc::clone(group);
-            self.mail.push(shard, ShardMessage::Shared { group, message, index, online, tried });
+            // Who passes it on cannot say so for the client's shard, which waits for that one.
+            let is_own = self.clients.journal.once() == Some(Once::Here);
+            let once = is_own.then_some(self.id);
+            let shared = ShardMessage::Shared { group, message, index, online, tried, once };
+            self.mail.push(shard, shared);
             self.stats.cross_shard_sent.add(1);
             return;
         }

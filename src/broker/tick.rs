@@ -1,11 +1,14 @@
 //! Time passing, and mail from other shards.
 
+use std::sync::Arc;
+
 use super::{
     Broker, ConnectionKey, Effect, Now, SessionKey, Timer, connection::State, deliver::Encoding,
-    mail::ShardMessage, receive::tenths,
+    journal::Once, mail::ShardMessage, receive::tenths,
 };
 use crate::{
     codec::ReasonCode,
+    session::Message,
     stats::{CloseReason, DropReason},
 };
 
@@ -46,19 +49,20 @@ impl Broker {
         self.set_now(now);
         self.clients.relieve();
         match message {
-            ShardMessage::Publish(message) => {
-                self.stats.cross_shard_received.add(1);
-                let mut encoding = Encoding::of(&message);
-                if !self.has_expired(&encoding) {
-                    self.deliver_here(None, &mut encoding);
-                }
+            ShardMessage::Publish(message) => self.on_published(&message),
+            ShardMessage::PublishOnce { from, message } => {
+                self.clients.journal.deliver_once(Some(Once::From(from)));
+                self.on_published(&message);
+                self.clients.journal.deliver_once(None);
             }
-            ShardMessage::Shared { group, message, index, online, tried } => {
+            ShardMessage::Shared { group, message, index, online, tried, once } => {
+                self.clients.journal.deliver_once(once.map(Once::From));
                 self.stats.cross_shard_received.add(1);
                 let mut encoding = Encoding::of(&message);
                 if !self.has_expired(&encoding) {
                     self.on_shared(&group, index, online, tried, &mut encoding);
                 }
+                self.clients.journal.deliver_once(None);
             }
             ShardMessage::Retain(message) => self.on_retain(message),
             ShardMessage::RetainedQuery(query) => self.on_retained_query(query),
@@ -67,7 +71,19 @@ impl Broker {
                 self.clients.journal.on_keep(from, epoch);
                 self.answer_promises();
             }
-            ShardMessage::Kept { from, epoch, refused } => self.on_kept(from, epoch, refused),
+            ShardMessage::Kept { from, epoch, refused, changes } => {
+                self.on_kept(from, epoch, refused, changes);
+            }
+            ShardMessage::Once { from, epoch } => self.on_once(from, epoch),
+        }
+    }
+
+    /// A message that another shard has sent to all of this one's subscribers.
+    fn on_published(&mut self, message: &Arc<Message>) {
+        self.stats.cross_shard_received.add(1);
+        let mut encoding = Encoding::of(message);
+        if !self.has_expired(&encoding) {
+            self.deliver_here(None, &mut encoding);
         }
     }
 

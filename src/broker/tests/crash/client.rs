@@ -150,6 +150,10 @@ impl Simulation {
         let absent = self.must_be_absent(client);
         let may_be_absent = !self.must_be_present(client);
         let actor = &mut self.actors[client];
+        // What it sends again may be new to the broker, which has passed it on before.
+        for pending in actor.pending.iter().filter(|pending| may_be_absent && !pending.received) {
+            self.messages[pending.number].was_open = true;
+        }
         if clean {
             actor.must_clean = true;
             actor.forget_session();

@@ -115,8 +115,8 @@ impl Simulation {
             && !life.subs.iter().any(low)
     }
 
-    /// [MQTT-4.3.3-2], [MQTT-4.3.3-13]: once for each way on which it comes. A known gap: what one
-    /// shard has kept may be sent again by a client whose own shard had not kept the packet id yet.
+    /// [MQTT-4.3.3-2], [MQTT-4.3.3-13]: once for each way on which it comes, unless its publisher sent
+    /// it again in another session.
     fn judge_duplicates(&mut self, number: usize, life: usize) {
         let message = &self.messages[number];
         if message.qos < 2 || message.is_will || message.was_open {

@@ -366,11 +366,6 @@ impl Simulation {
             self.collect();
         }
         (0..self.actors.len()).for_each(|client| self.lose(client));
-        if self.w.brokers.len() > 1 {
-            for pending in self.actors.iter().flat_map(|actor| &actor.pending) {
-                self.messages[pending.number].was_open |= !pending.received;
-            }
-        }
         self.count_losses();
         let old = std::mem::replace(&mut self.w, World::new(1));
         self.w = old.crash(shards, pause, config(self.setup));

@@ -33,7 +33,7 @@ pub struct Message {
     /// And as a Unix time.
     pub acked_at: Option<u64>,
     pub is_will: bool,
-    /// Its QoS 2 exchange was open when the broker died, with several shards.
+    /// Its QoS 2 exchange was open when its publisher came back, perhaps to another session.
     pub was_open: bool,
 }
 
