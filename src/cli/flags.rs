@@ -311,6 +311,11 @@ pub(super) struct Flags {
         value_parser = value::durability)]
     pub durability: Durability,
 
+    /// Start with a store whose journal is damaged, without what cannot be read of it. Else the broker
+    /// does not start with it, for it would forget what it has acknowledged
+    #[arg(long, value_name = BOOL, help_heading = DURABILITY, action = ArgAction::Set, default_value = "false")]
+    pub salvage: bool,
+
     /// Bytes that shards have given to the store and that are not kept yet. Beyond it, publishers
     /// of messages that must be kept are not read from until it has caught up
     #[arg(long, value_name = "SIZE", help_heading = DURABILITY,

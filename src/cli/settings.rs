@@ -168,6 +168,8 @@ pub struct DurabilitySettings {
     pub data_dir: Option<PathBuf>,
     /// `--durability`.
     pub durability: Durability,
+    /// `--salvage`: start with a damaged store, without what cannot be read of it.
+    pub salvage: bool,
     /// `--max-store-backlog-bytes`: given to the store and not kept yet.
     pub max_backlog_bytes: u64,
     /// `--max-queued-in-memory`: of one session's queue, from 1 to 65,536.
@@ -403,6 +405,7 @@ impl Default for DurabilitySettings {
         Self {
             data_dir: Some("ringmq-data".into()),
             durability: Durability::Always,
+            salvage: false,
             max_backlog_bytes: limits::MAX_STORE_BACKLOG_BYTES,
             max_queued_in_memory: limits::QUEUED_IN_MEMORY,
             max_queue_bytes: limits::MAX_STORED_QUEUE_BYTES,

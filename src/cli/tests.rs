@@ -192,6 +192,7 @@ fn values_reach_their_fields() {
         validate-payload-format = true
         data-dir = "kept"
         durability = "interval:250"
+        salvage = true
         max-store-backlog-bytes = "1MiB"
         max-queued-in-memory = 27
         max-stored-queue-bytes = "5MiB"
@@ -278,6 +279,7 @@ fn values_reach_their_fields() {
         durability: DurabilitySettings {
             data_dir: Some("kept".into()),
             durability: Durability::Interval(Duration::from_millis(250)),
+            salvage: true,
             max_backlog_bytes: 1 << 20,
             max_queued_in_memory: 27,
             max_queue_bytes: 5 << 20,

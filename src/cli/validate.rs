@@ -77,6 +77,7 @@ fn durability(flags: &Flags) -> DurabilitySettings {
     DurabilitySettings {
         data_dir: (!flags.in_memory).then(|| flags.data_dir.clone()),
         durability: flags.durability,
+        salvage: flags.salvage,
         max_backlog_bytes: flags.max_store_backlog_bytes.0,
         max_queued_in_memory: flags.max_queued_in_memory as usize,
         max_queue_bytes: flags.max_stored_queue_bytes.0,

@@ -91,7 +91,7 @@ fn store_settings(settings: &DurabilitySettings) -> Option<StoreSettings> {
         cli::Durability::Os => store::Durability::Os,
     };
     let max_backlog_bytes = usize::try_from(settings.max_backlog_bytes).unwrap_or(usize::MAX);
-    Some(StoreSettings { path, durability, max_backlog_bytes })
+    Some(StoreSettings { path, durability, max_backlog_bytes, salvage: settings.salvage })
 }
 
 /// A store whose thread runs.
