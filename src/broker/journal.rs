@@ -323,7 +323,8 @@ impl Journal {
             return;
         }
         let complete = self.watermark();
-        while let Some((epoch, client_id)) = self.endings.pop_front_if(|(e, _)| *e <= complete) {
+        while self.endings.front().is_some_and(|(epoch, _)| *epoch <= complete) {
+            let Some((epoch, client_id)) = self.endings.pop_front() else { return };
             // It may have had another session since.
             if self.ending.get(&client_id) == Some(&epoch) {
                 self.ending.remove(&client_id);

@@ -197,6 +197,11 @@ impl Clients {
             .deliveries
             .into_iter()
             .filter_map(|stored| {
+                if stored.record.state != DeliveryState::Queued {
+                    // It was not sent after all, and its packet id may be another one's.
+                    let mut keeping = Keeping::new(&mut self.journal, self.now);
+                    keeping.state(loaded.session, stored.position, DeliveryState::Queued);
+                }
                 let expires_at = from_unix(self.now, stored.body.as_ref()?.expires_at);
                 Some(delivery(stored.position, stored.record, stored.body?, expires_at))
             })

@@ -192,6 +192,18 @@ pub struct DeliveryRecord {
     pub state: DeliveryState,
 }
 
+impl DeliveryState {
+    /// Whether a start finds the delivery to wait. Behind one that waits nothing was ever sent,
+    /// although it may have been about to be: what waited before it was kept as sent too late.
+    pub fn waits(self, behind_one_that_waits: bool) -> bool {
+        match self {
+            Self::Queued => true,
+            Self::Sent(_) => behind_one_that_waits,
+            Self::Received(_) => false,
+        }
+    }
+}
+
 /// How far a delivery is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryState {
@@ -291,8 +303,7 @@ pub struct StoredSession {
     pub subscriptions: Vec<(Box<str>, SubscriptionRecord)>,
     /// The packet ids of QoS 2 messages that are not released.
     pub received: Vec<u16>,
-    /// The deliveries that were under way, in the order of their positions. All of them lie before
-    /// those that wait.
+    /// The deliveries that were under way, in the order of their positions.
     pub inflight: Vec<StoredDelivery>,
     /// Those that wait.
     pub queue: StoredQueue,
@@ -307,4 +318,18 @@ pub struct StoredQueue {
     pub messages: usize,
     /// The bytes of their bodies' data.
     pub bytes: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DeliveryState::{Queued, Received, Sent};
+
+    #[test]
+    fn behind_a_delivery_that_waits_only_what_was_received_was_sent() {
+        for behind in [false, true] {
+            assert!(Queued.waits(behind));
+            assert_eq!(Sent(1).waits(behind), behind);
+            assert!(!Received(1).waits(behind));
+        }
+    }
 }

@@ -52,10 +52,6 @@ impl Model {
 
     /// What a start finds: sessions by their numbers, then retained messages by their topics. Of
     /// two sessions with one client id the older one ends, and so does what has no session.
-    ///
-    /// # Panics
-    ///
-    /// If a delivery that is under way lies behind one that waits.
     pub fn restore(&mut self) -> Vec<Restored> {
         let mut newest = HashMap::new();
         for (&session, kept) in &self.sessions {
@@ -184,12 +180,7 @@ impl Session {
         let mut inflight = Vec::new();
         let mut queue = StoredQueue::default();
         for (&position, delivery) in &self.deliveries {
-            if delivery.record.state != DeliveryState::Queued {
-                assert!(
-                    queue.messages == 0,
-                    "session {session}: {position} is under way, {} before it waits",
-                    queue.from
-                );
+            if !delivery.record.state.waits(queue.messages > 0) {
                 inflight.push(delivery.stored(position));
                 continue;
             }

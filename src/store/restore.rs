@@ -197,7 +197,7 @@ impl Pass<'_> {
         if let Some(state) = self.states.of_delivery(key)? {
             stored.record.state = state;
         }
-        if stored.record.state == DeliveryState::Queued {
+        if stored.record.state.waits(found.queue.messages > 0) {
             if found.queue.messages == 0 {
                 found.queue.from = position;
             }
