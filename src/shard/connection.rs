@@ -63,6 +63,7 @@ impl Shard {
                     }
                     Step::Close(reason) => {
                         shard.closed(key, reason);
+                        socket.close();
                         return;
                     }
                 }
@@ -205,6 +206,7 @@ impl Shard {
                 }
                 Err(error) => self.lost(peer, &error.into()),
             }
+            socket.close();
             return;
         };
         let token = handover.next_token.get();

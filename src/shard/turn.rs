@@ -245,16 +245,14 @@ impl Shard {
                 Some(Ok(())) => self.stage(to, Envelope::Connection(arrival)),
                 Some(Err(SendError::Full)) => {
                     full.insert(ShardId(to as u16));
-                    handover.waiting.borrow_mut().push_back(Departure {
-                        to,
-                        token,
-                        socket,
-                        arrival,
-                    });
+                    let departure = Departure { to, token, socket, arrival };
+                    handover.waiting.borrow_mut().push_back(departure);
+                    continue;
                 }
                 Some(Err(SendError::Io(error))) => self.lost(arrival.peer, &error),
                 None => {}
             }
+            socket.close();
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{
     io::{self, IoSlice},
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd},
         unix,
     },
 };
@@ -84,6 +84,16 @@ impl Socket {
     /// Ends the connection in both directions; whoever waits for it is woken.
     pub fn shut_down(descriptor: BorrowedFd<'_>) {
         let _ = rustix::net::shutdown(descriptor, Shutdown::Both);
+    }
+
+    /// Closes the descriptor at once. Nothing may be waiting for the socket.
+    ///
+    /// Dropped, it would be closed by an operation of the ring, and monoio asks the ring to cancel
+    /// an operation whose result nobody waits for. To find that one, the kernel walks one of the 256
+    /// lists of waiting operations that a ring has at the most: a connection in 256.
+    pub fn close(self) {
+        // SAFETY: the stream has given the descriptor away, and nobody else has it.
+        drop(unsafe { OwnedFd::from_raw_fd(self.stream.into_raw_fd()) });
     }
 
     /// A second descriptor for the same socket, for another task to wait on.
