@@ -241,6 +241,16 @@ pub struct ConnArgs {
     #[allow(missing_docs)]
     #[command(flatten)]
     pub subscription: SubscriptionArgs,
+    /// Percent of the clients that publish while all are held: each to the next one's -t, with its
+    /// QoS, so that each also receives. Needs a topic of its own for each client (%c or %i).
+    #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
+    pub sample: f64,
+    /// Seconds between two messages of a client of the sample.
+    #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
+    pub sample_interval: f64,
+    /// Bytes of payload of the sample's messages.
+    #[arg(long, default_value_t = 64, value_name = "BYTES")]
+    pub sample_size: usize,
 }
 
 /// `sub`.

@@ -309,7 +309,7 @@ impl Run {
     /// Waits for what is under way.
     fn drain(&mut self) {
         self.shared.set_phase(Phase::Drain);
-        if self.plan.flows.is_empty() || self.shared.counts().ready == 0 {
+        if self.shared.counts().ready == 0 {
             return;
         }
         let mut quiet_since = clock::now();
@@ -323,12 +323,14 @@ impl Run {
             };
             if counts.acknowledged >= counts.sent_acknowledged
                 && (!expects || counts.received >= expected)
+                && counts.pongs >= counts.pings
             {
                 // The last answers are on their way.
                 thread::sleep(Duration::from_millis(20));
                 return;
             }
-            if counts.received != last.received || counts.acknowledged != last.acknowledged {
+            let arrived = |counts: &Counts| (counts.received, counts.acknowledged, counts.pongs);
+            if arrived(&counts) != arrived(&last) {
                 last = counts;
                 quiet_since = clock::now();
             }

@@ -40,6 +40,9 @@ pub struct Subscription {
 /// What a receiver is to receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expects {
+    /// Nothing: what comes all the same is counted as foreign. Such a client costs the tool no more
+    /// than one without a subscription.
+    Nothing,
     /// Nothing, or anything: whatever comes is counted.
     Anything,
     /// `count` streams of a flow: `first`, `first + stride`, and so on, all of their messages.

@@ -98,6 +98,8 @@ counters! {
     stalls,
     /// Ping requests sent.
     pings,
+    /// Ping requests answered.
+    pongs,
     /// Bytes of packets read.
     bytes_received,
     /// Bytes of packets written.

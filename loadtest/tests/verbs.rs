@@ -96,7 +96,31 @@ fn conn_keeps_connections_alive() {
     let broker = Broker::start();
     let run = broker.good("conn -c 20 -k 1 --duration 3");
     assert!(run.number("/total/pings") >= 40.0);
+    assert_eq!(run.number("/total/pings"), run.number("/total/pings_answered"));
     assert_eq!(run.number("/total/lost_connections"), 0.0);
+}
+
+#[test]
+fn a_sample_of_conn_talks_while_all_are_held() {
+    let broker = Broker::start();
+    for topic in ["dev/%c/cmd", "dev/%i"] {
+        let words = "conn -c 40 --sample 10 --sample-interval 0.05 -q 1 --duration 0.5 -t";
+        let run = broker.good(&format!("{words} {topic}"));
+        assert_eq!(run.number("/connect/connected"), 40.0);
+        assert!(run.flow("sent") >= 40);
+        assert_eq!(run.flow("sent"), run.flow("received"));
+        assert_eq!(run.number("/total/foreign"), 0.0);
+        assert!(run.number("/latency_ms/end_to_end/p99") > 0.0);
+    }
+}
+
+#[test]
+fn a_sample_needs_topics_of_its_own() {
+    for words in ["conn --sample 1", "conn --sample 1 -t all", "conn --sample 1 -t dev/%c/#"] {
+        let run = load(words, 1);
+        assert_eq!(run.status, Some(2), "{words}");
+        assert!(run.stderr.contains("--sample needs"), "{words}: {}", run.stderr);
+    }
 }
 
 /// MQTT 3.1 has client ids of 23 characters at most, and the broker insists on it.

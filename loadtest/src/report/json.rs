@@ -149,6 +149,7 @@ fn counts(counts: &Counts) -> Value {
         "unsent": counts.owed,
         "stalls": counts.stalls,
         "pings": counts.pings,
+        "pings_answered": counts.pongs,
         "bytes_sent": counts.bytes_sent,
         "bytes_received": counts.bytes_received,
     })

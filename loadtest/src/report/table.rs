@@ -89,6 +89,13 @@ fn connections(text: &mut String, outcome: &Outcome) {
             round.missing,
         );
     }
+    if outcome.total.pings > 0 {
+        let _ = writeln!(
+            text,
+            "  keep-alive   {} pings sent, {} answered",
+            outcome.total.pings, outcome.total.pongs
+        );
+    }
     if outcome.measured.cut > 0 && outcome.storms.is_empty() {
         let _ = writeln!(
             text,

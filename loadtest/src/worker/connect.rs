@@ -490,7 +490,8 @@ impl Worker {
     /// Visits each connection four times in its Keep Alive; the third visit in a row that finds it
     /// silent makes it send a PINGREQ. No connection has a timer for this.
     pub(super) fn keep_alive(&mut self) {
-        if self.plan.keep_alive == 0 || self.conns.is_empty() {
+        // Those that are sent already are waited for at the end; new ones would have no end.
+        if self.plan.keep_alive == 0 || self.conns.is_empty() || self.phase >= Phase::Drain {
             return;
         }
         let interval = self.visit_interval();

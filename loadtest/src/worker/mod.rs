@@ -218,7 +218,7 @@ impl Worker {
                 }
                 if let Some(subscription) = &group.subscription {
                     let expects = (subscription.expects)(member);
-                    if plan.flows.is_empty() && expects == Expects::Anything {
+                    if expects == Expects::Nothing {
                         self.conns.push(conn);
                         continue;
                     }
@@ -239,7 +239,7 @@ impl Worker {
                 self.tracks.resize(self.tracks.len() + count as usize, Track::default());
             }
             Expects::Share { flow } => first_stream = self.plan.first_stream(flow as usize),
-            Expects::Anything => {}
+            Expects::Nothing | Expects::Anything => {}
         }
         self.receivers.push(Receiver {
             expects,

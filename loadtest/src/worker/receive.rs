@@ -112,8 +112,10 @@ impl Worker {
                 }
                 PUBACK | PUBREC | PUBREL | PUBCOMP => self.on_ack(at, header >> 4, body)?,
                 PINGRESP => {
-                    if let Some(conn) = self.conns.get_mut(at) {
-                        conn.pinged = false;
+                    if let Some(conn) = self.conns.get_mut(at)
+                        && std::mem::take(&mut conn.pinged)
+                    {
+                        self.mine(|mine| mine.counters.pongs.add(1));
                     }
                 }
                 _ => {
@@ -203,7 +205,7 @@ impl Worker {
             mine.live.record(age);
         }
         match receiver.expects {
-            Expects::Anything => {}
+            Expects::Nothing | Expects::Anything => {}
             Expects::Share { flow } => {
                 let new =
                     self.outcome.shares.entry(header.stream).or_default().note(header.sequence);
