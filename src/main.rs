@@ -8,7 +8,7 @@ use std::{
 use ringmq::{
     cli::{CliError, Invocation, LogFormat, LogSettings, Settings},
     shard::{
-        Server,
+        Server, Trim,
         capacity::{Capacity, Demand, Reading},
     },
 };
@@ -67,6 +67,7 @@ fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     for address in server.addresses() {
         tracing::info!(%address, "listening");
     }
+    let mut trim = Trim::default();
     let signal = loop {
         if let Some(signal) = signals.pending().next() {
             break signal;
@@ -74,6 +75,7 @@ fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
         if server.has_failed() {
             return Err("a shard has ended; the broker cannot serve its clients any more".into());
         }
+        trim.look(server.stats().iter().map(|stats| stats.connections_open.get()).sum());
         std::thread::sleep(LOOK_INTERVAL);
     };
     tracing::info!(signal = signal_hook::low_level::signal_name(signal), "stopping");

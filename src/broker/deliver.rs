@@ -26,6 +26,9 @@ use crate::{
 /// once and referred to. In bytes: about what one more slice in a vectored write costs.
 const INLINE_PAYLOAD: usize = 512;
 
+/// The connections and sessions that there is always room for once there were as many.
+const KEPT: usize = 1_024;
+
 /// The clients of one shard: sessions, connections, and the bytes on their way.
 pub struct Clients {
     pub(super) config: Arc<Config>,
@@ -173,6 +176,17 @@ impl Clients {
             holding: VecDeque::new(),
             now: Now::default(),
             spare: Vec::new(),
+        }
+    }
+
+    /// Lets go of the memory that a fleet has had, when nobody of it is left.
+    pub fn shrink(&mut self) {
+        if self.connections.is_empty() && self.connections.capacity() > KEPT {
+            self.connections = Slab::new();
+        }
+        if self.sessions.is_empty() && self.sessions.capacity() > KEPT {
+            self.sessions = Slab::new();
+            self.by_id = HashTable::new();
         }
     }
 

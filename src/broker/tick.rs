@@ -29,6 +29,7 @@ impl Broker {
         self.fetch_on();
         self.sweep_retained();
         self.shared.routes.refresh();
+        self.clients.shrink();
         self.report();
     }
 

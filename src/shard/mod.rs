@@ -13,6 +13,7 @@ mod durable;
 mod flush;
 mod server;
 mod settings;
+mod trim;
 mod turn;
 
 use std::{
@@ -28,6 +29,7 @@ use std::{
 
 pub use driver::DriverKind;
 pub use server::{Server, StartError};
+pub use trim::Trim;
 
 use flush::Writer;
 
