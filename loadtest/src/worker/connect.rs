@@ -333,6 +333,9 @@ impl Worker {
     pub(super) fn on_ready(&mut self, at: usize) {
         let Some(conn) = self.conns.get_mut(at) else { return };
         conn.state = State::Ready;
+        // Those that fell silent at one time would all ping in the same quarter of the Keep Alive.
+        conn.wrote = false;
+        conn.idle_visits = (at as u64 % (VISITS - 1)) as u8;
         let sender = conn.sender;
         self.connecting.under_way = self.connecting.under_way.saturating_sub(1);
         self.outcome.last_ready = self.now;
