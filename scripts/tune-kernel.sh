@@ -128,9 +128,9 @@ descriptors() {
     report "descriptor limit (ulimit -Hn)" "$now" "$need" "$state" \
         "each shard has a table with its share of the connections"
     if [[ "$state" != ok && "$state" != set ]]; then
-        # Fewer connections in each table do as well, up to the broker's 128 shards.
+        # Fewer connections in each table do as well, up to the broker's 256 shards.
         most="$(awk -v n="$connections" -v limit="$now" 'BEGIN {
-            for (s = 1; s <= 128; s++) {
+            for (s = 1; s <= 256; s++) {
                 each = n / s
                 if (each + 4 * sqrt(each) + 4 * s + 98 <= limit) { print s; exit }
             }

@@ -74,8 +74,8 @@ pub const MAX_UNREAD_BYTES: u64 = 256 * MIB;
 // ---- Shards ----------------------------------------------------------------------------------
 
 /// Shards (`--shards`). The default is one per available core; more than this cannot be named by
-/// a set of shards, two machine words.
-pub const MAX_SHARDS: usize = 128;
+/// a set of shards, four machine words.
+pub const MAX_SHARDS: usize = 256;
 
 /// Packets handled for one connection before the others have their turn (`--packets-per-turn`).
 /// About 100 µs of work at 5 million packets per second.

@@ -389,7 +389,7 @@ fn values_out_of_range_are_refused_with_the_range() {
     refused(&["--max-inflight", "0"], &["--max-inflight", "1..=65535"]);
     refused(&["--max-inflight", "65536"], &["--max-inflight", "1..=65535"]);
     refused(&["--receive-maximum", "0"], &["--receive-maximum", "1..=65535"]);
-    refused(&["--shards", "129"], &["--shards", "0..=128"]);
+    refused(&["--shards", "257"], &["--shards", "0..=256"]);
     refused(&["--max-packet-size", "257MiB"], &["from 64 to 268435460"]);
     refused(&["--max-packet-size", "63"], &["from 64 to 268435460"]);
     refused(&["--connect-timeout", "0"], &["from 100ms to 1h"]);

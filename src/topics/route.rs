@@ -9,7 +9,7 @@ use crossbeam_utils::CachePadded;
 use super::segments::{SegmentCache, Segments};
 use super::shape::{FilterKey, HashSeed, LevelHashes, Shape};
 use super::shape_slots::ShapeSlots;
-use super::shard_set::{MAX_SHARDS, ShardId, ShardSet};
+use super::shard_set::{MAX_SHARDS, ShardId, ShardSet, WORDS};
 use super::slots::Slots;
 
 /// So many that making one anew, when it has become full, takes a fraction of a millisecond with
@@ -46,7 +46,7 @@ struct Shared {
 #[derive(Debug)]
 struct Everything {
     /// The words of a [`ShardSet`].
-    shards: CachePadded<[AtomicU64; 2]>,
+    shards: CachePadded<[AtomicU64; WORDS]>,
     /// For every shard, how many of its filters make it get everything. Only the shard itself
     /// writes its counter.
     filters: Box<[CachePadded<AtomicU32>]>,
@@ -159,8 +159,7 @@ impl Clone for RouteTable {
 impl Everything {
     #[inline]
     fn shards(&self) -> ShardSet {
-        let [low, high] = &*self.shards;
-        ShardSet::from_words([low.load(Ordering::Acquire), high.load(Ordering::Acquire)])
+        ShardSet::from_words(self.shards.each_ref().map(|word| word.load(Ordering::Acquire)))
     }
 
     fn add(&self, shard: ShardId) {

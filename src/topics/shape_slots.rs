@@ -8,7 +8,7 @@ use crossbeam_utils::CachePadded;
 use super::shape::Shape;
 use super::shard_set::{MAX_SHARDS, ShardId};
 
-const SHARDS_BITS: u32 = 8;
+const SHARDS_BITS: u32 = 9;
 const SHARDS_MASK: u64 = (1 << SHARDS_BITS) - 1;
 
 const _: () = assert!(MAX_SHARDS <= SHARDS_MASK as usize, "a slot counts the shards that hold it");

@@ -3,11 +3,13 @@
 use std::fmt;
 
 /// The most shards one process can have. One shard is one thread, so this is far above the cores
-/// of the servers this is for; trials with many descriptor tables use over a hundred.
-pub const MAX_SHARDS: usize = 128;
+/// of the servers this is for; trials with many small descriptor tables use over a hundred.
+pub const MAX_SHARDS: usize = 256;
 
 const WORD_BITS: u16 = 64;
-const _: () = assert!(MAX_SHARDS == 2 * WORD_BITS as usize, "ShardSet holds two words");
+/// The words of a set.
+pub(super) const WORDS: usize = MAX_SHARDS / WORD_BITS as usize;
+const _: () = assert!(MAX_SHARDS == WORDS * WORD_BITS as usize, "a set has whole words");
 
 /// The number of a shard, counted from 0, below [`MAX_SHARDS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,43 +31,43 @@ impl fmt::Display for ShardId {
 
 /// A set of shards: one bit each. Numbers from [`MAX_SHARDS`] up are never members.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct ShardSet([u64; 2]);
+pub struct ShardSet([u64; WORDS]);
 
 impl ShardSet {
     /// The set without members.
-    pub const EMPTY: Self = Self([0; 2]);
+    pub const EMPTY: Self = Self([0; WORDS]);
 
     /// The set of one shard.
     #[must_use]
-    pub const fn only(shard: ShardId) -> Self {
-        match shard.0 {
-            bit @ 0..64 => Self([1 << bit, 0]),
-            bit @ 64..128 => Self([0, 1 << (bit - WORD_BITS)]),
-            _ => Self::EMPTY,
+    pub fn only(shard: ShardId) -> Self {
+        let mut set = Self::EMPTY;
+        if let Some(word) = set.0.get_mut(usize::from(shard.0 / WORD_BITS)) {
+            *word = 1 << (shard.0 % WORD_BITS);
         }
+        set
     }
 
-    /// A set from its two words; bit `n` of word `w` is shard `64 * w + n`.
+    /// A set from its words; bit `n` of word `w` is shard `64 * w + n`.
     #[must_use]
-    pub const fn from_words(words: [u64; 2]) -> Self {
+    pub const fn from_words(words: [u64; WORDS]) -> Self {
         Self(words)
     }
 
-    /// The two words of the set.
+    /// The words of the set.
     #[must_use]
-    pub const fn words(self) -> [u64; 2] {
+    pub const fn words(self) -> [u64; WORDS] {
         self.0
     }
 
     /// Adds a shard; says whether it is new.
-    pub const fn insert(&mut self, shard: ShardId) -> bool {
+    pub fn insert(&mut self, shard: ShardId) -> bool {
         let new = !self.contains(shard);
         *self = self.union(Self::only(shard));
         new
     }
 
     /// Takes a shard out; says whether it was a member.
-    pub const fn remove(&mut self, shard: ShardId) -> bool {
+    pub fn remove(&mut self, shard: ShardId) -> bool {
         let was = self.contains(shard);
         *self = self.difference(Self::only(shard));
         was
@@ -73,49 +75,51 @@ impl ShardSet {
 
     /// Whether the shard is a member.
     #[must_use]
-    pub const fn contains(self, shard: ShardId) -> bool {
+    pub fn contains(self, shard: ShardId) -> bool {
         !self.intersection(Self::only(shard)).is_empty()
     }
 
     /// Whether there is no member.
     #[must_use]
-    pub const fn is_empty(self) -> bool {
-        let [low, high] = self.0;
-        low | high == 0
+    pub fn is_empty(self) -> bool {
+        self.0 == [0; WORDS]
     }
 
     /// The number of members.
     #[must_use]
-    pub const fn len(self) -> usize {
-        let [low, high] = self.0;
-        (low.count_ones() + high.count_ones()) as usize
+    pub fn len(self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
 
     /// The members of either set.
     #[must_use]
-    pub const fn union(self, other: Self) -> Self {
-        let ([a, b], [c, d]) = (self.0, other.0);
-        Self([a | c, b | d])
+    pub fn union(self, other: Self) -> Self {
+        self.zip(other, |a, b| a | b)
     }
 
     /// The members of both sets.
     #[must_use]
-    pub const fn intersection(self, other: Self) -> Self {
-        let ([a, b], [c, d]) = (self.0, other.0);
-        Self([a & c, b & d])
+    pub fn intersection(self, other: Self) -> Self {
+        self.zip(other, |a, b| a & b)
     }
 
     /// The members of this set that are not in the other.
     #[must_use]
-    pub const fn difference(self, other: Self) -> Self {
-        let ([a, b], [c, d]) = (self.0, other.0);
-        Self([a & !c, b & !d])
+    pub fn difference(self, other: Self) -> Self {
+        self.zip(other, |a, b| a & !b)
     }
 
     /// The members in ascending order.
     #[must_use]
     pub const fn iter(self) -> Iter {
         Iter(self)
+    }
+
+    fn zip(mut self, other: Self, combine: impl Fn(u64, u64) -> u64) -> Self {
+        for (mine, other) in self.0.iter_mut().zip(other.0) {
+            *mine = combine(*mine, other);
+        }
+        self
     }
 }
 
@@ -152,14 +156,10 @@ impl Iterator for Iter {
     type Item = ShardId;
 
     fn next(&mut self) -> Option<ShardId> {
-        let [low, high] = &mut self.0.0;
-        let (word, base) = if *low != 0 { (low, 0) } else { (high, WORD_BITS) };
-        if *word == 0 {
-            return None;
-        }
+        let (at, word) = self.0.0.iter_mut().enumerate().find(|(_, word)| **word != 0)?;
         let bit = word.trailing_zeros() as u16;
         *word &= *word - 1;
-        Some(ShardId(base + bit))
+        Some(ShardId(at as u16 * WORD_BITS + bit))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -182,17 +182,17 @@ mod tests {
     #[test]
     fn numbers_beyond_the_last_shard_are_never_members() {
         let mut set = ShardSet::EMPTY;
-        assert!(set.insert(ShardId(127)));
-        for shard in [128, 129, 191, 192, u16::MAX] {
+        assert!(set.insert(ShardId(255)));
+        for shard in [256, 257, 319, 320, u16::MAX] {
             set.insert(ShardId(shard));
             assert!(!set.contains(ShardId(shard)));
         }
-        assert_eq!(set.iter().collect::<Vec<_>>(), [ShardId(127)]);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [ShardId(255)]);
     }
 
     proptest! {
         #[test]
-        fn behaves_as_a_set(steps in prop::collection::vec((any::<bool>(), 0u16..128), 0..200)) {
+        fn behaves_as_a_set(steps in prop::collection::vec((any::<bool>(), 0u16..256), 0..200)) {
             let (mut set, mut model) = (ShardSet::EMPTY, BTreeSet::new());
             for (add, shard) in steps {
                 if add {

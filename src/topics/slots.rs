@@ -12,8 +12,8 @@ const EMPTY: u64 = 0;
 const REMOVED: u64 = 1;
 const MIN_WORDS: usize = 8;
 
-/// Pairs of a fingerprint and a shard, 8 bytes each: the shard in the low 7 bits of the word, of
-/// the fingerprint the high 57 bits. Two fingerprints that differ in the low bits only are taken
+/// Pairs of a fingerprint and a shard, 8 bytes each: the shard in the low 8 bits of the word, of
+/// the fingerprint the high 56 bits. Two fingerprints that differ in the low bits only are taken
 /// for one, which at worst adds a shard to an answer.
 ///
 /// One writer at a time, and any number of readers meanwhile. A pair never moves, so no reader
