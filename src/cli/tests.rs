@@ -147,7 +147,7 @@ fn the_machine_gives_shards_and_node_name() {
     };
     assert_eq!(of("edge-1.example", 6), ("ringmq@edge-1.example".to_owned(), 6));
     assert_eq!(of("a/b+c #ü", 0), ("ringmq@a-b-c---".to_owned(), 1));
-    assert_eq!(of("", 1_000), ("ringmq@localhost".to_owned(), 128));
+    assert_eq!(of("", 1_000), ("ringmq@localhost".to_owned(), 256));
 }
 
 // ---- Values ----

@@ -6,8 +6,10 @@
 
 /// Fewer connections than this are not worth it: 13 MB.
 const LEAST: u64 = 20_000;
-/// The looks for which the number of connections must not have fallen any more: 5 s.
+/// The looks for which the number of connections must have stayed: 5 s.
 const STILL: u32 = 100;
+/// It stays if it changes by no more than this between two looks.
+const FEW: u64 = 100;
 
 /// Watches the number of connections, and gives memory back when most of them have gone for good.
 #[derive(Debug, Default)]
@@ -15,13 +17,13 @@ pub struct Trim {
     /// The most connections since memory was given back.
     most: u64,
     last: u64,
-    /// Looks since the number fell.
+    /// Looks since the number changed.
     still: u32,
 }
 
 impl Trim {
     /// Takes a look at the number of open connections; to be called every 50 ms. When it has come
-    /// to half of what it was or less and falls no more, gives back what is free; shards that
+    /// to half of what it was or less and stays there, gives back what is free; shards that
     /// allocate meanwhile may wait for some milliseconds.
     pub fn look(&mut self, open: u64) {
         if self.is_due(open) {
@@ -31,7 +33,8 @@ impl Trim {
 
     fn is_due(&mut self, open: u64) -> bool {
         self.most = self.most.max(open);
-        self.still = if open < self.last { 0 } else { self.still.saturating_add(1) };
+        let stays = open.abs_diff(self.last) <= FEW;
+        self.still = if stays { self.still.saturating_add(1) } else { 0 };
         self.last = open;
         let due = self.most - open >= LEAST && open <= self.most / 2 && self.still >= STILL;
         if due {
@@ -75,6 +78,8 @@ mod tests {
         let mut trim = Trim::default();
         let storm = [vec![200_000; 200], vec![0; 60], vec![200_000; 500]].concat();
         assert_eq!(given_back(&mut trim, storm), 0);
+        let slow = (0..=200).map(|n| n * 1_000);
+        assert_eq!(given_back(&mut trim, vec![0].into_iter().chain(slow)), 0);
     }
 
     #[test]
