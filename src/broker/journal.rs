@@ -55,8 +55,9 @@ pub struct Journal {
     sent: Vec<VecDeque<Epoch>>,
     /// The shards that were sent something in the present epoch.
     asked: ShardSet,
-    /// The last epoch in which something of another shard's was passed on to a third.
-    passed_on: Epoch,
+    /// Epochs of which a message came back, for its shard had nobody for it, and the epochs in which
+    /// it was sent once more: those are complete only with these.
+    redealt: Vec<(Epoch, Epoch)>,
     /// Who is to be told when an epoch of its own is kept here.
     promises: VecDeque<Promise>,
     /// Changes that must not become durable before what was sent in their epoch is.
@@ -97,8 +98,6 @@ struct Promise {
     epoch: Epoch,
     /// The epoch of this shard's that has to be durable.
     kept: Epoch,
-    /// The epoch whose messages to third shards have to be kept.
-    passed_on: Epoch,
     refused: bool,
     changes: Vec<Change>,
 }
@@ -152,7 +151,7 @@ impl Journal {
             pending: VecDeque::new(),
             sent: (0..shards).map(|_| VecDeque::new()).collect(),
             asked: ShardSet::default(),
-            passed_on: 0,
+            returned: Vec::new(),
             promises: VecDeque::new(),
             deferred: VecDeque::new(),
             carried: VecDeque::new(),
@@ -223,9 +222,25 @@ impl Journal {
         }
     }
 
-    /// Something that came from another shard went on to a third one in this turn.
-    pub fn has_passed_on(&mut self) {
-        self.passed_on = self.epoch;
+    /// A message has come back from `from`, and was dealt out anew in this turn.
+    pub fn has_redealt(&mut self, from: ShardId) {
+        let waits = self.sent.get(from.index()).and_then(|sent| sent.front());
+        if let Some(&epoch) = waits
+            && self.redealt.last() != Some(&(epoch, self.epoch))
+        {
+            self.redealt.push((epoch, self.epoch));
+        }
+    }
+
+    /// Forgets what came back and is kept at last, unless that came back, too.
+    fn forget_redealt(&mut self) {
+        let kept = self.kept_here().min(self.kept_by_others());
+        while let Some(at) = self.redealt.iter().position(|&(epoch, again)| {
+            let came_back = |&(other, _): &(Epoch, Epoch)| other > epoch && other <= again;
+            again <= kept && !self.redealt.iter().any(came_back)
+        }) {
+            self.redealt.swap_remove(at);
+        }
     }
 
     /// Something could not be kept, for the store has failed.
@@ -251,6 +266,7 @@ impl Journal {
     /// Whether anything is not durable yet.
     pub fn is_pending(&self) -> bool {
         !self.pending.is_empty()
+            || !self.redealt.is_empty()
             || !self.once_here.is_empty()
             || self.awaits_once()
             || self.sent.iter().any(|sent| !sent.is_empty())
@@ -292,9 +308,14 @@ impl Journal {
         self.pending.front().map_or(Epoch::MAX, |first| first - 1)
     }
 
-    fn kept_elsewhere(&self) -> Epoch {
+    fn kept_by_others(&self) -> Epoch {
         let first = self.sent.iter().filter_map(|sent| sent.front()).min();
         first.map_or(Epoch::MAX, |first| first - 1)
+    }
+
+    fn kept_elsewhere(&self) -> Epoch {
+        let redealt = self.redealt.iter().map(|(epoch, _)| epoch - 1).min();
+        self.kept_by_others().min(redealt.unwrap_or(Epoch::MAX))
     }
 
     /// A change that must not become durable before what was sent to other shards in this turn.
@@ -378,6 +399,7 @@ impl Journal {
         while self.carried.front().is_some_and(|(_, in_epoch)| *in_epoch <= epoch) {
             self.carried.pop_front();
         }
+        self.forget_redealt();
     }
 
     /// Another shard has kept all that it was sent up to this epoch, but for what it gives back.
@@ -388,6 +410,7 @@ impl Journal {
         if let Some(sent) = self.sent.get_mut(from.index()) {
             pop_up_to(sent, epoch);
         }
+        self.forget_redealt();
     }
 
     /// Another shard asks to be told when all that it has sent up to its `epoch` is kept.
@@ -395,12 +418,11 @@ impl Journal {
         let kept = self.pending.back().copied().unwrap_or(0);
         let told = self.told.get_mut(from.index());
         let refused = told.is_some_and(|t| std::mem::replace(t, self.refused) != self.refused);
-        let passed_on = self.passed_on;
         let changes = self.once_for.get_mut(from.index()).map(std::mem::take).unwrap_or_default();
         for awaited in self.awaited.get_mut(from.index()).into_iter().flatten() {
             awaited.theirs.get_or_insert(epoch);
         }
-        self.promises.push_back(Promise { to: from, epoch, kept, passed_on, refused, changes });
+        self.promises.push_back(Promise { to: from, epoch, kept, refused, changes });
     }
 
     /// The answers that are due.
@@ -408,11 +430,11 @@ impl Journal {
         if self.promises.is_empty() {
             return Vec::new();
         }
-        let (here, elsewhere) = (self.kept_here(), self.kept_elsewhere());
+        let here = self.kept_here();
         let failed = self.failed;
         let mut due = Vec::new();
         self.promises.retain_mut(|promise| {
-            let is_kept = promise.kept <= here && promise.passed_on <= elsewhere;
+            let is_kept = promise.kept <= here;
             let is_due = is_kept || failed;
             if is_due {
                 let refused = promise.refused || !is_kept;
@@ -431,6 +453,7 @@ impl Journal {
         self.loads.clear();
         self.deferred.clear();
         self.carried.clear();
+        self.redealt.clear();
         self.once_here.clear();
         self.unstaged.clear();
         self.once_for.iter_mut().for_each(Vec::clear);

@@ -29,6 +29,8 @@ pub enum ShardMessage {
     },
     /// A message for one member of a shared subscription.
     Shared {
+        /// Who sends it.
+        from: ShardId,
         /// The group.
         group: Arc<GroupRoute>,
         /// What to deliver.
@@ -41,6 +43,17 @@ pub enum ShardMessage {
         tried: ShardSet,
         /// As with [`ShardMessage::PublishOnce`], the shard of the client, if that is so.
         once: Option<ShardId>,
+    },
+    /// The same comes back: no such member is left.
+    Returned {
+        /// Who sends it back.
+        from: ShardId,
+        /// The group.
+        group: Arc<GroupRoute>,
+        /// What to deliver.
+        message: Arc<Message>,
+        /// The shards that had no member left when it came to them.
+        tried: ShardSet,
     },
     /// Keep this as the retained message of its topic, or drop that one if this is empty.
     Retain(Arc<Message>),

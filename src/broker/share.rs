@@ -15,7 +15,7 @@ use crate::{
     codec::QoS,
     session::Delivery,
     stats::DropReason,
-    topics::{GroupRoute, Pick, ShardSet, Subscriber},
+    topics::{GroupRoute, Pick, ShardId, ShardSet, Subscriber},
 };
 
 impl Broker {
@@ -74,11 +74,11 @@ impl Broker {
             }
             let message = encoding.message().for_another_shard();
             self.ask_to_keep(shard, encoding.publication.qos);
-            let group = Arc::clone(group);
-            // Who passes it on cannot say so for the client's shard, which waits for that one.
+            // What comes back is dealt out when its reception may be kept already.
             let is_own = self.clients.journal.once() == Some(Once::Here);
             let once = is_own.then_some(self.id);
-            let shared = ShardMessage::Shared { group, message, index, online, tried, once };
+            let (group, from) = (Arc::clone(group), self.id);
+            let shared = ShardMessage::Shared { from, group, message, index, online, tried, once };
             self.mail.push(shard, shared);
             self.stats.cross_shard_sent.add(1);
             return;
@@ -86,23 +86,42 @@ impl Broker {
     }
 
     /// A message for a member on this shard came from another one. If the last member has left in
-    /// the meantime, or gone offline although one was online, another shard gets it.
+    /// the meantime, or gone offline although one was online, it goes back, for another shard to get
+    /// it: who sent it waits until it is kept, and were it passed on, shards could wait for each
+    /// other.
     pub(super) fn on_shared(
         &mut self,
+        from: ShardId,
         group: &Arc<GroupRoute>,
-        index: u32,
-        online: bool,
+        (index, online): (u32, bool),
         mut tried: ShardSet,
         encoding: &mut Encoding<'_>,
     ) {
         if !self.deliver_to_member(group, index, online, encoding) {
             tried.insert(self.id);
-            let topic_hash = self.shared.seed.hash(encoding.publication.topic);
-            let mark = self.clients.journal.mark();
-            self.deal_to(group, topic_hash, tried, encoding, &mut Routed::default());
-            if self.clients.journal.has_staged_since(mark) {
-                self.clients.journal.has_passed_on();
-            }
+            let (group, message) = (Arc::clone(group), encoding.message().for_another_shard());
+            let returned = ShardMessage::Returned { from: self.id, group, message, tried };
+            self.mail.push(from, returned);
+        }
+    }
+
+    /// Another shard had no member for a message: the next one gets it.
+    pub(super) fn on_returned(
+        &mut self,
+        from: ShardId,
+        group: &Arc<GroupRoute>,
+        tried: ShardSet,
+        encoding: &mut Encoding<'_>,
+    ) {
+        let topic_hash = self.shared.seed.hash(encoding.publication.topic);
+        let (mark, refused) = (self.clients.journal.mark(), self.clients.journal.refusals());
+        self.deal_to(group, topic_hash, tried, encoding, &mut Routed::default());
+        if self.clients.journal.refusals() != refused {
+            // Its publisher must not be told that all is well.
+            self.drop_holding();
+        }
+        if self.clients.journal.has_staged_since(mark) {
+            self.clients.journal.has_redealt(from);
         }
     }
 

@@ -56,14 +56,20 @@ impl Broker {
                 self.on_published(&message);
                 self.clients.journal.deliver_once(None);
             }
-            ShardMessage::Shared { group, message, index, online, tried, once } => {
+            ShardMessage::Shared { from, group, message, index, online, tried, once } => {
                 self.clients.journal.deliver_once(once.map(Once::From));
                 self.stats.cross_shard_received.add(1);
                 let mut encoding = Encoding::of(&message);
                 if !self.has_expired(&encoding) {
-                    self.on_shared(&group, index, online, tried, &mut encoding);
+                    self.on_shared(from, &group, (index, online), tried, &mut encoding);
                 }
                 self.clients.journal.deliver_once(None);
+            }
+            ShardMessage::Returned { from, group, message, tried } => {
+                let mut encoding = Encoding::of(&message);
+                if !self.has_expired(&encoding) {
+                    self.on_returned(from, &group, tried, &mut encoding);
+                }
             }
             ShardMessage::Retain(message) => self.on_retain(message),
             ShardMessage::RetainedQuery(query) => self.on_retained_query(query),
