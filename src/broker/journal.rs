@@ -151,7 +151,7 @@ impl Journal {
             pending: VecDeque::new(),
             sent: (0..shards).map(|_| VecDeque::new()).collect(),
             asked: ShardSet::default(),
-            returned: Vec::new(),
+            redealt: Vec::new(),
             promises: VecDeque::new(),
             deferred: VecDeque::new(),
             carried: VecDeque::new(),

@@ -197,7 +197,17 @@ impl Simulation {
         {
             self.lives[life].lost_at = Some(now);
             if let Some(will) = link.will {
-                self.wills[will].lost = Some((now, at));
+                self.wills[will].lost.get_or_insert((now, at));
+            }
+        }
+    }
+
+    /// The broker may have ended connections of clients that do not know that yet.
+    pub fn note_lost_wills(&mut self) {
+        let (now, at) = (self.w.now.unix, self.next());
+        for (link, peer) in self.links.iter().zip(&self.w.peers) {
+            if let Some(will) = link.will.filter(|_| peer.key.is_none()) {
+                self.wills[will].lost.get_or_insert((now, at));
             }
         }
     }
@@ -431,6 +441,9 @@ impl Simulation {
     /// Whether the client's session has ended for sure, when it connects now.
     fn must_be_absent(&self, client: usize) -> bool {
         let actor = &self.actors[client];
+        if actor.is_in_doubt {
+            return false;
+        }
         let Some(life) = actor.life else { return !actor.maybe };
         let life = &self.lives[life];
         let Some(gone) = life.gone_at else { return false };

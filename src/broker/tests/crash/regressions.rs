@@ -136,3 +136,25 @@ fn seed_190() {
     ];
     replay(Setup { shards: 1, outbox: 200, wires: true, ..SETUP }, &actions);
 }
+
+/// Two shards that both had nobody for the other one's message of a group do not wait for each other.
+#[test]
+fn seed_5504() {
+    let retain = Sent { retain: true, ..SENT };
+    let actions = [
+        Connect(0, HELLO),
+        Connect(1, Hello { on: 1, prompt: false, ..HELLO }),
+        Connect(2, HELLO),
+        Connect(4, Hello { prompt: false, ..HELLO }),
+        Settle,
+        Subscribe(0, 7, 2),
+        Subscribe(1, 7, 1),
+        Settle,
+        Publish(4, Sent { topic: 2, qos: 1, ..retain }),
+        Publish(2, Sent { topic: 1, ..retain }),
+        Turn(1),
+        Unsubscribe(0, 7),
+        Cut(1, 1),
+    ];
+    replay(Setup { in_memory: 3, drop_oldest: true, packets_per_turn: 6, ..SETUP }, &actions);
+}

@@ -384,6 +384,7 @@ impl Simulation {
 
     /// Sees which connections are over.
     pub fn observe(&mut self) {
+        self.note_lost_wills();
         self.collect();
         for client in 0..self.actors.len() {
             let Some(c) = self.actors[client].connection else { continue };
@@ -405,12 +406,15 @@ impl Simulation {
     /// Everything goes on until nothing can.
     pub fn settle(&mut self) {
         for _ in 0..2_000 {
+            let paused = |s: &Self| s.w.peers.iter().filter(|peer| peer.paused).count();
+            let before = paused(self);
             let mut busy = false;
             let shards = self.w.brokers.len();
             for shard in 0..shards {
                 busy |= self.w.brokers[shard].has_work();
+                busy |= self.stages[shard] != Stage::Reading;
                 busy |= self.read_all(shard);
-                busy |= self.stages[shard] != Stage::Reading || self.has_output(shard);
+                busy |= self.has_output(shard);
                 self.end_turn(shard);
                 for from in 0..shards {
                     busy |= self.deliver(from, shard);
@@ -426,7 +430,8 @@ impl Simulation {
                 let has_more = peer.unread.len() > peer.held;
                 busy |= peer.key.is_some() && !peer.paused && has_more;
             }
-            if !busy {
+            // Whoever was paused may have sent before.
+            if !busy && paused(self) == before {
                 return self.rest();
             }
         }

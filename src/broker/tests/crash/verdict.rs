@@ -213,7 +213,8 @@ impl Simulation {
                 at + delay > self.w.now.unix + TOLERANCE
             }
         };
-        let ends = life.ended || life.doubtful;
+        // A store that has failed ends connections, and their clients may not have heard of it.
+        let ends = life.ended || life.doubtful || self.failed;
         self.check(ends || !early, || format!("early: will {number}"));
     }
 
