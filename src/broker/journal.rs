@@ -404,7 +404,7 @@ impl Journal {
 
     /// Another shard has kept all that it was sent up to this epoch, but for what it gives back.
     pub fn on_kept(&mut self, from: ShardId, epoch: Epoch, changes: Vec<Change>) {
-        if !changes.is_empty() {
+        if !changes.is_empty() && !self.failed {
             self.returned.push((epoch, from, changes));
         }
         if let Some(sent) = self.sent.get_mut(from.index()) {

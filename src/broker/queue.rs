@@ -192,9 +192,12 @@ impl Clients {
         }
         let Some(outgoing) = &mut client.outgoing else { return };
         let before = Queued::of(outgoing);
-        let asked = loaded.deliveries.len();
-        let deliveries: Vec<_> = loaded
-            .deliveries
+        let end = self.journal.first_unstaged(client.number).unwrap_or(u64::MAX);
+        let read = loaded.deliveries.len();
+        let stored = loaded.deliveries.into_iter().take_while(|d| d.position < end);
+        let stored: Vec<_> = stored.collect();
+        let (asked, is_last) = (stored.len(), loaded.is_last && stored.len() == read);
+        let deliveries: Vec<_> = stored
             .into_iter()
             .filter_map(|stored| {
                 if stored.record.state != DeliveryState::Queued {
@@ -207,7 +210,7 @@ impl Clients {
             })
             .collect();
         let lost = loaded.lost + asked - deliveries.len();
-        outgoing.loaded(deliveries, lost, loaded.is_last);
+        outgoing.loaded(deliveries, lost, is_last);
         count_queued(&self.stats, before, outgoing);
         self.stats.publish_dropped.add(DropReason::StoreFailed, lost as u64);
         self.pump(key);

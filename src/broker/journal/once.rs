@@ -107,6 +107,13 @@ impl Journal {
         self.unstaged.get_mut(&position)
     }
 
+    /// The first delivery of a session that is not in the store's hands yet: what is read from behind
+    /// it has come there too early.
+    pub fn first_unstaged(&self, session: SessionNumber) -> Option<Position> {
+        let of_it = self.unstaged.iter().filter(|(_, unstaged)| unstaged.session == session);
+        of_it.map(|(position, _)| *position).min()
+    }
+
     /// Stages what was put aside for it, and what has happened to it since.
     pub fn stage_once(&mut self, changes: Vec<Change>) {
         let positions: Vec<_> = changes.iter().filter_map(position_put).map(|put| put.1).collect();

@@ -109,6 +109,8 @@ pub enum Action {
     Time(u64),
     /// Everything that can go on goes on, until nothing can.
     Settle,
+    /// The same, but the store does nothing.
+    Rush,
     /// The store fails.
     Fail,
     /// All dies. So many shards come back after so many milliseconds. What was written may still
@@ -226,6 +228,7 @@ fn action(rng: &mut fastrand::Rng) -> Action {
             let pause = one_of(rng, &[0, 100, 3_000, 100_000]);
             Action::Crash(rng.usize(1..=3), pause, rng.bool())
         }
+        93..97 => Action::Rush,
         _ => Action::Settle,
     }
 }

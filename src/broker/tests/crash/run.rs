@@ -198,6 +198,7 @@ impl Simulation {
             }
             Action::Time(milliseconds) => self.pass(milliseconds),
             Action::Settle => self.settle(),
+            Action::Rush => _ = self.go_on_for_long(false),
             Action::Fail => self.fail_store(),
             Action::Crash(shards, pause, arrives) => self.crash(shards, pause, arrives),
             Action::Step(_) | Action::Turn(_) | Action::Mail(..) | Action::Hear(..) => {}
@@ -405,6 +406,13 @@ impl Simulation {
 
     /// Everything goes on until nothing can.
     pub fn settle(&mut self) {
+        if self.go_on_for_long(true) {
+            self.rest();
+        }
+    }
+
+    /// Everything goes on until nothing can, with or without the store. Says whether it comes to that.
+    fn go_on_for_long(&mut self, commits: bool) -> bool {
         for _ in 0..2_000 {
             let paused = |s: &Self| s.w.peers.iter().filter(|peer| peer.paused).count();
             let before = paused(self);
@@ -421,7 +429,7 @@ impl Simulation {
                 }
                 busy |= self.hear(shard);
             }
-            busy |= self.commit(3, true);
+            busy |= commits && self.commit(3, true);
             for peer in &mut self.w.peers {
                 busy |= peer.arrive(usize::MAX);
             }
@@ -432,10 +440,11 @@ impl Simulation {
             }
             // Whoever was paused may have sent before.
             if !busy && paused(self) == before {
-                return self.rest();
+                return true;
             }
         }
         self.fail(|| "settle: the world does not come to rest".into());
+        false
     }
 
     fn has_output(&mut self, shard: usize) -> bool {
