@@ -170,7 +170,7 @@ impl Broker {
         };
         let persistent = client.is_persistent();
         if persistent {
-            Keeping::new(&mut self.clients.journal, self.now).session(client);
+            self.keep_record(session);
         }
         self.announce_groups(session, false);
         self.announce_disconnected(key, session, cause);
@@ -210,6 +210,17 @@ impl Broker {
         }
         self.stats.sessions.sub(1);
         self.end_kept(&mut client);
+    }
+
+    /// Puts the record of a session as it is now, if it is kept; but not before a will that it has
+    /// had is kept wherever it went.
+    pub(super) fn keep_record(&mut self, key: SessionKey) {
+        let Some(client) = self.clients.sessions.get(key.index()) else { return };
+        let journal = &mut self.clients.journal;
+        match journal.defers(client.serial) {
+            true => journal.defer(Deferred::Restate(key, client.serial)),
+            false => Keeping::new(journal, self.now).session(client),
+        }
     }
 
     /// Puts the record of a session anew: its will is published, which must not be forgotten before
@@ -253,7 +264,8 @@ impl Broker {
         }
         self.clients.journal.ends(&client.id);
         let end = Deferred::End(client.number);
-        match self.clients.journal.has_asked() {
+        let waits = self.clients.journal.has_asked() || self.clients.journal.defers(client.serial);
+        match waits {
             true => self.clients.journal.defer(end),
             false => self.change_after_all(end),
         }

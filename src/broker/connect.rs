@@ -9,7 +9,6 @@ use super::{
     close::{close_reason, will_message},
     connection::{Exchange, State},
     journal::Mark,
-    keep::Keeping,
     receive::tenths,
 };
 use crate::{
@@ -206,8 +205,8 @@ impl Broker {
         if client.number == 0 && client.is_persistent() && journal.is_enabled() {
             client.number = journal.number();
         }
-        Keeping::new(journal, self.now).session(client);
-        if journal.has_staged_since(mark) {
+        self.keep_record(session);
+        if self.clients.journal.has_staged_since(mark) {
             self.clients.hold(key);
         }
     }

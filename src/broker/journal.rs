@@ -353,6 +353,13 @@ impl Journal {
         }
     }
 
+    /// Whether the record of a session, by its serial number, is to be put anew later, for its will is
+    /// not kept wherever it went. Nothing that lacks that will may be put before.
+    pub fn defers(&self, serial: u32) -> bool {
+        let is_it = |d: &Deferred| matches!(d, Deferred::Restate(_, of) if *of == serial);
+        self.deferred.iter().any(|(_, deferred)| is_it(deferred))
+    }
+
     /// Whether something was sent in this turn that another shard may keep.
     pub fn has_asked(&self) -> bool {
         self.asked != ShardSet::default()
