@@ -304,19 +304,30 @@ fn two_starved_senders_get_everything_through() {
 /// it waits for credit.
 #[test]
 fn two_shards_that_starve_each_other_get_everything_through() {
-    bounded(4, || {
+    get_everything_through(3, [2, 2]);
+}
+
+/// Only one of them waits for credit, so that there is time for one more preemption.
+#[test]
+fn a_starved_shard_and_one_that_is_not_get_everything_through() {
+    get_everything_through(4, [2, 1]);
+}
+
+/// Each of two shards sends so many items to the other.
+fn get_everything_through(preemptions: usize, items: [u32; 2]) {
+    bounded(preemptions, move || {
         let (a, b) = pair(1);
-        let run = |end: Endpoint<u32>, to: usize| {
-            let mut left = 2;
+        let run = move |end: Endpoint<u32>, to: usize| {
+            let [mut left, theirs] = if to == 1 { items } else { [items[1], items[0]] };
             let mut turns = Turns::of(&end);
             turns.run(|end, received| {
                 while left > 0 && has_credit(end, to..to + 1) {
                     end.send(to, vec![left], 1);
                     left -= 1;
                 }
-                left == 0 && received.len() == 2
+                left == 0 && received.len() == theirs as usize
             });
-            assert_eq!(turns.received, [2, 1]);
+            assert!(turns.received.iter().copied().eq((1..=theirs).rev()));
         };
         let other = thread::spawn(move || run(b, 0));
         run(a, 1);
