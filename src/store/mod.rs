@@ -120,9 +120,9 @@ pub enum OpenError {
     },
     /// The engine's files cannot be read.
     #[error(
-        "the data in {path} cannot be read: {source}; if it is damaged, restore a backup, start with \
-         --salvage to go on without what cannot be read, or move \
-         the folder away to start with nothing",
+        "the data in {path} cannot be read: {source}; if it is damaged, start with --salvage to go \
+         on without what its journal has lost, restore a backup, or move the folder away to start \
+         with nothing",
         path = path.display()
     )]
     Engine {

@@ -21,7 +21,7 @@ fn settings(path: &Path) -> StoreSettings {
     }
 }
 
-fn open(path: &Path) -> Store {
+pub(super) fn open(path: &Path) -> Store {
     Store::open(settings(path)).unwrap()
 }
 
@@ -30,7 +30,7 @@ fn error(path: &Path) -> OpenError {
 }
 
 /// Commits each of `batches` by itself, waiting for it to be durable.
-fn commit(path: &Path, batches: Vec<Vec<Change>>) {
+pub(super) fn commit(path: &Path, batches: Vec<Vec<Change>>) {
     let (tell, told) = mpsc::channel();
     let (handle, thread) =
         open(path).run(1, move |_, outcome| tell.send(outcome).unwrap()).unwrap();
@@ -54,7 +54,7 @@ fn found(store: &Store) -> Vec<u64> {
     found
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -320,7 +320,7 @@ fn a_spoilt_table_is_refused_or_read_right() {
 }
 
 /// Has the engine write all that it has in memory to tables.
-fn write_tables(path: &Path) {
+pub(super) fn write_tables(path: &Path) {
     let engine = Fjall::open(&path.join("store-1"), Damage::Refuse).unwrap();
     engine.merge_all().unwrap();
 }

@@ -3,6 +3,7 @@
 mod disk;
 mod encoding;
 mod faults;
+mod fixture;
 mod folder;
 mod model;
 mod script;
