@@ -88,8 +88,7 @@ impl<'a> Keeping<'a> {
     /// A delivery is over.
     pub fn drop_delivery(&mut self, session: SessionNumber, position: u64) {
         if session != 0 && position != UNSTORED {
-            // It may be one that is staged like that.
-            self.journal.push_once(Change::DropDelivery { session, position });
+            self.journal.push(Change::DropDelivery { session, position });
         }
     }
 
