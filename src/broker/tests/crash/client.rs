@@ -43,8 +43,8 @@ pub struct Actor {
     /// A CONNECT with a clean start was not answered: whoever does not insist may be taken for
     /// somebody else.
     pub must_clean: bool,
-    /// A CONNECT was not answered that may have found its session expired: what there is may be
-    /// another one.
+    /// A CONNECT is not answered, and may have found its session expired: what there is may be another
+    /// one.
     pub is_in_doubt: bool,
     /// A CONNECT was not answered: there may be a session.
     pub maybe: bool,
@@ -95,6 +95,8 @@ impl Actor {
 pub struct Link {
     pub client: usize,
     pub clean: bool,
+    /// When CONNECT was sent, as a Unix time.
+    pub sent_at: u64,
     /// Session Expiry Interval in seconds.
     pub expiry: u32,
     /// CONNACK has come, and the client may send.
@@ -161,8 +163,8 @@ impl Simulation {
         match actor.life {
             Some(life) => {
                 let life = &mut self.lives[life];
-                life.doubtful |= clean || std::mem::take(&mut actor.is_in_doubt);
-                actor.is_in_doubt = may_be_absent && life.lost_at.is_some();
+                life.doubtful |= clean || actor.is_in_doubt && may_be_absent;
+                actor.is_in_doubt = true;
                 life.may_expire_after(expiry);
             }
             None => actor.maybe = true,
@@ -176,8 +178,18 @@ impl Simulation {
         let c = self.w.open(version);
         self.w.peers[c].wire = self.setup.wires.then(Vec::new);
         let prompt = hello.prompt;
-        let (open, answered) = (false, false);
-        self.links.push(Link { client, clean, expiry, open, answered, prompt, absent, will });
+        let (open, answered, sent_at) = (false, false, self.w.now.unix);
+        self.links.push(Link {
+            client,
+            clean,
+            sent_at,
+            expiry,
+            open,
+            answered,
+            prompt,
+            absent,
+            will,
+        });
         self.actors[client].connection = Some(c);
         self.send(c, &Packet::Connect(connect));
     }
@@ -246,7 +258,7 @@ impl Simulation {
         let mine = links.filter(|(_, link)| link.client == client && which(link));
         for c in mine.map(|(c, _)| c) {
             let peer = &mut self.w.peers[c];
-            if !peer.cut {
+            if !peer.cut || !self.links[c].answered {
                 peer.unread.truncate(peer.held.saturating_add(bytes));
                 (peer.cut, peer.room) = (true, 0);
                 peer.wire = peer.wire.take().map(|_| Vec::new());
@@ -482,7 +494,7 @@ impl Simulation {
             self.lives.push(Life::new(client));
             self.lives.len() - 1
         });
-        self.lives[life].resume(expiry, at, self.w.now.unix);
+        self.lives[life].resume(expiry, at, self.links[c].sent_at);
         (self.links[c].open, self.links[c].answered) = (true, true);
         if let Some(will) = self.links[c].will {
             self.wills[will].life = Some(life);

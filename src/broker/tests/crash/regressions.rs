@@ -158,3 +158,48 @@ fn seed_5504() {
     ];
     replay(Setup { in_memory: 3, drop_oldest: true, packets_per_turn: 6, ..SETUP }, &actions);
 }
+
+/// What another shard gives back when the store has failed is not waited for.
+#[test]
+fn seed_1771() {
+    let will = Some(WillOf { qos: 1, retain: false, delay: 0 });
+    let actions = [
+        Connect(0, HELLO),
+        Connect(1, Hello { on: 2, prompt: false, ..HELLO }),
+        Settle,
+        Subscribe(1, 2, 2),
+        Rush,
+        Publish(0, Sent { topic: 3, ..SENT }),
+        Connect(0, Hello { on: 2, will, ..HELLO }),
+        Rush,
+        Fail,
+    ];
+    replay(Setup { shards: 2, inflight: 1, queue: 3, packets_per_turn: 5, ..SETUP }, &actions);
+}
+
+/// A will is not forgotten by the next record of its session before it is kept on other shards.
+#[test]
+fn seed_3640() {
+    let will = |qos, delay| Some(WillOf { qos, retain: true, delay });
+    let actions = [
+        Connect(3, Hello { on: 1, ..HELLO }),
+        Connect(4, Hello { on: 2, will: will(2, 5), ..HELLO }),
+        Settle,
+        Subscribe(3, 7, 1),
+        Settle,
+        Cut(4, 0),
+        Settle,
+        Crash(1, 100_000, false),
+        Crash(2, 0, true),
+        Settle,
+        Connect(4, Hello { on: 2, expiry: 0, will: will(2, 1), ..HELLO }),
+        Connect(0, Hello { on: 2, expiry: 0, prompt: false, will: will(1, 60), ..HELLO }),
+        Rush,
+        Commit(2, true),
+        Crash(1, 100_000, true),
+    ];
+    replay(
+        Setup { shards: 2, inflight: 1, in_memory: 3, wires: true, strategy: Random, ..SETUP },
+        &actions,
+    );
+}

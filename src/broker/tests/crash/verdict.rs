@@ -33,7 +33,8 @@ pub struct Message {
     /// And as a Unix time.
     pub acked_at: Option<u64>,
     pub is_will: bool,
-    /// Its QoS 2 exchange was open when its publisher came back, perhaps to another session.
+    /// Its QoS 2 exchange was open when its publisher came back, perhaps to another session; or when
+    /// the broker died, and it was for a group.
     pub was_open: bool,
 }
 
@@ -117,7 +118,7 @@ pub struct Life {
     pub died_online: bool,
     /// When CONNACK came last.
     pub resumed: Moment,
-    /// And as a Unix time.
+    /// When CONNECT was sent for that, as a Unix time.
     pub resumed_at: u64,
 }
 
