@@ -35,7 +35,7 @@ const MAX_UNMERGED: usize = 20;
 /// Entries of which it is not worth while to free the space.
 const GARBAGE: usize = 100_000;
 
-/// The engine's own entry, put after each merge.
+/// The engine's own entry, put into each tree after each merge. Nothing reads it.
 const MERGED: &str = "merged";
 
 /// An open fjall database.
@@ -162,9 +162,12 @@ fn merge(database: &Database, [records, queues]: &[Keyspace; 2]) -> Result<(), E
     write_out(database, &[records, queues])?;
     queues.major_compact()?;
     // The files that were merged go when memory is next written out, so there has to be something
-    // that can be.
-    records.insert(keys::of_meta(MERGED), encoding::nothing())?;
-    write_out(database, &[records])
+    // that can be. And fjall keeps a journal until each tree has a table newer than what the journal
+    // holds of it, which a tree that was merged to nothing never has.
+    for tree in [records, queues] {
+        tree.insert(keys::of_meta(MERGED), encoding::nothing())?;
+    }
+    write_out(database, &[records, queues])
 }
 
 fn write_out(database: &Database, trees: &[&Keyspace]) -> Result<(), EngineError> {
