@@ -391,6 +391,23 @@ stats! {
     log_lines_suppressed: Counter,
 }
 
+/// The figures of the store, written by its thread.
+#[derive(Debug, Default)]
+pub struct StoreStats {
+    /// Times that changes were written, each time all that waited.
+    pub commits: Counter,
+    /// Entries put or removed by them.
+    pub entries_written: Counter,
+    /// Times that the disk was made to have it all (fsync).
+    pub syncs: Counter,
+    /// Microseconds that this took.
+    pub sync_microseconds: Counter,
+    /// Bytes of changes that wait, as they were when the thread last looked.
+    pub backlog_bytes: Gauge,
+    /// 1 if the store has failed and takes nothing any more.
+    pub failed: Gauge,
+}
+
 /// How one shard's value is added to the total.
 trait Accumulate<Source> {
     fn accumulate(&mut self, source: &Source);

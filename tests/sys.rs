@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use support::{Client, QoS, ReasonCode, Version, over_shards};
+use support::{Client, QoS, ReasonCode, Server, Version, over_shards};
 
 const V5: Version = Version::V5;
 
@@ -67,6 +67,29 @@ fn the_figures_follow_what_happens() {
         });
         publisher.disconnect();
         figures(&mut watcher, |seen| number(seen, "clients/connected") == Some(1));
+    });
+}
+
+#[test]
+fn the_store_has_figures() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let data = format!("--data-dir={}", folder.path().join("data").display());
+    let server = Server::start(&[&data, "--sys-interval=200ms"]);
+    let mut away = server.connect_persistent(V5, "away");
+    away.subscribe("t", QoS::AtLeastOnce);
+    away.disconnect();
+    server.connect(V5, "publisher").publish("t", "x", QoS::AtLeastOnce);
+    let mut watcher = server.connect(V5, "watcher");
+    watcher.subscribe("$SYS/broker/store/#", QoS::AtMostOnce);
+    figures(&mut watcher, |seen| {
+        let number = |name: &str| seen.get(&format!("store/{name}")).map(|n| n.parse().unwrap());
+        // The session, its subscription, the message and its delivery.
+        number("commits").is_some_and(|n: u64| n >= 3)
+            && number("entries/written").is_some_and(|n| n >= 4)
+            && number("syncs").is_some_and(|n| n >= 3)
+            && number("syncs/microseconds").is_some_and(|n| n > 0)
+            && number("backlog/bytes") == Some(0)
+            && number("failed") == Some(0)
     });
 }
 

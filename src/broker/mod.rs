@@ -53,7 +53,7 @@ pub use crate::topics::SessionKey;
 use crate::{
     auth::{Authenticator, Ticket},
     session::Message,
-    stats::{CloseReason, ShardStats},
+    stats::{CloseReason, ShardStats, StoreStats},
     topics::{
         FilterId, FilterIndex, GroupRoute, GroupTable, HashSeed, Retained, RouteTable, ShardId,
         SharedGroups,
@@ -130,6 +130,8 @@ pub struct Shared {
     pub seed: HashSeed,
     /// The first number that is free in the store, if there is one.
     store: Option<u64>,
+    /// The figures of the store. Nobody writes them if there is none.
+    pub store_stats: Arc<StoreStats>,
     /// An upper bound of the retained messages outside `$`-topics, on all shards and on their way
     /// to them: while it is 0, a new subscription asks no one.
     retained: Arc<AtomicI64>,
@@ -144,6 +146,7 @@ impl Shared {
             stats: (0..shards).map(|_| Arc::default()).collect(),
             seed,
             store: None,
+            store_stats: Arc::default(),
             retained: Arc::default(),
         }
     }

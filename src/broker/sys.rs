@@ -1,18 +1,20 @@
 //! `$SYS/broker/...`: the broker's figures as retained messages, under the names that Mosquitto
 //! made customary. Shard 0 sums up all shards' counters and publishes.
 
+use std::sync::Arc;
+
 use super::{Broker, Now, ShardId};
 use crate::{
     codec::QoS,
     session::{NEVER, Publication},
-    stats::{self, Totals},
+    stats::{self, StoreStats, Totals},
 };
 
 /// The load averages, in the style of a Unix system: name and minutes.
 const AVERAGES: [(&str, f64); 3] = [("1min", 1.0), ("5min", 5.0), ("15min", 15.0)];
 
 /// A figure: its name below `$SYS/broker/`, and where it comes from.
-type Figure = (&'static str, fn(&Totals) -> u64);
+type Figure<Source = Totals> = (&'static str, fn(&Source) -> u64);
 
 /// The figures whose rate per minute is averaged: name under `load/`, and where it comes from.
 const LOADS: [Figure; 7] = [
@@ -47,6 +49,16 @@ const FIGURES: [Figure; 20] = [
     ("retained messages/count", |t| t.retained_messages),
     ("retained messages/bytes", |t| t.retained_bytes),
     ("wills/published", |t| t.wills_published),
+];
+
+/// The figures of the store, if there is one.
+const STORE_FIGURES: [Figure<StoreStats>; 6] = [
+    ("store/commits", |s| s.commits.get()),
+    ("store/entries/written", |s| s.entries_written.get()),
+    ("store/syncs", |s| s.syncs.get()),
+    ("store/syncs/microseconds", |s| s.sync_microseconds.get()),
+    ("store/backlog/bytes", |s| s.backlog_bytes.get()),
+    ("store/failed", |s| s.failed.get()),
 ];
 
 /// What one report needs to know of the last.
@@ -116,6 +128,12 @@ impl Broker {
         self.publish_figure("clients/maximum", &self.report.maximum_connected.to_string());
         for (name, figure) in FIGURES {
             self.publish_figure(name, &figure(&totals).to_string());
+        }
+        if self.shared.store.is_some() {
+            let stats = Arc::clone(&self.shared.store_stats);
+            for (name, figure) in STORE_FIGURES {
+                self.publish_figure(name, &figure(&stats).to_string());
+            }
         }
         let averages = self.report.averages;
         for ((name, _), averages) in LOADS.iter().zip(averages) {

@@ -3,7 +3,10 @@
 
 use std::{
     io,
-    sync::mpsc::{self, Receiver, SyncSender},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, SyncSender},
+    },
     thread::{self, JoinHandle},
     time::Instant,
 };
@@ -205,7 +208,8 @@ impl Restorer {
             milliseconds,
             "the store is read"
         );
-        let running = RunningStore::start(store, sender)?;
+        let running =
+            RunningStore::start(store.with_stats(Arc::clone(&shared.store_stats)), sender)?;
         for go in self.go {
             let _ = go.send(running.handle.clone());
         }

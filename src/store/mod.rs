@@ -24,6 +24,7 @@ mod thread;
 use std::cell::RefCell;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -34,12 +35,13 @@ pub use restore::Summary;
 pub use thread::StoreHandle;
 
 use crate::record::{Outcome, Restored};
+use crate::stats::StoreStats;
 use commit::Memory;
 use engine::{Engine, EngineError, Write};
 use folder::Folder;
 use journal::Damage;
 use restore::Leftovers;
-use thread::Worker;
+use thread::{Teller, Worker};
 
 /// How a store is to be opened.
 #[derive(Debug, Clone)]
@@ -146,6 +148,7 @@ pub struct Store {
     leftovers: RefCell<Leftovers>,
     /// `None` for an engine without one.
     folder: Option<Folder>,
+    stats: Arc<StoreStats>,
 }
 
 impl Store {
@@ -179,7 +182,20 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let failed = |error| OpenError::of_engine(&settings, error);
         let (seed, next_number) = read_meta(&*engine).map_err(failed)?;
-        Ok(Self { settings, engine, seed, next_number, leftovers: RefCell::default(), folder })
+        Ok(Self {
+            settings,
+            engine,
+            seed,
+            next_number,
+            leftovers: RefCell::default(),
+            folder,
+            stats: Arc::default(),
+        })
+    }
+
+    /// Counts what it does in `stats`.
+    pub fn with_stats(self, stats: Arc<StoreStats>) -> Self {
+        Self { stats, ..self }
     }
 
     /// Random numbers that were made with the store and stay with it.
@@ -223,7 +239,8 @@ impl Store {
 
     fn prepare<F: Fn(usize, Outcome)>(self, shards: usize, tell: F) -> (StoreHandle, Worker<F>) {
         let memory = Memory::new(self.seed, self.next_number, self.leftovers.into_inner());
-        thread::prepare(&self.settings, self.engine, self.folder, memory, shards, tell)
+        let teller = Teller { shards, tell, stats: self.stats, failed: None };
+        thread::prepare(&self.settings, self.engine, self.folder, memory, teller)
     }
 }
 

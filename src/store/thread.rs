@@ -16,6 +16,7 @@ use super::engine::{Engine, EngineError};
 use super::folder::Folder;
 use super::{Durability, StoreSettings, load};
 use crate::record::{Batch, Change, Epoch, Load, Outcome};
+use crate::stats::StoreStats;
 
 /// Bytes of changes that are committed at a time, so that nobody waits for very long; one batch is
 /// committed however large it is.
@@ -101,8 +102,7 @@ pub(super) fn prepare<F: Fn(usize, Outcome)>(
     engine: Box<dyn Engine>,
     folder: Option<Folder>,
     memory: Memory,
-    shards: usize,
-    tell: F,
+    teller: Teller<F>,
 ) -> (StoreHandle, Worker<F>) {
     let (orders, incoming) = mpsc::channel();
     let backlog = Arc::new(AtomicUsize::new(0));
@@ -121,7 +121,7 @@ pub(super) fn prepare<F: Fn(usize, Outcome)>(
         upkeep: Instant::now(),
         upkeep_interval: UPKEEP_INTERVAL,
         is_untidy: false,
-        teller: Teller { shards, tell, failed: None },
+        teller,
         _folder: folder,
     };
     (handle, worker)
@@ -223,7 +223,8 @@ impl<F: Fn(usize, Outcome)> Worker<F> {
             return;
         }
         let committed = self.commit(changes).and_then(|()| self.sync_if_due());
-        self.backlog.fetch_sub(bytes, Ordering::Relaxed);
+        let backlog = self.backlog.fetch_sub(bytes, Ordering::Relaxed) - bytes;
+        self.teller.stats.backlog_bytes.set(backlog as u64);
         if let Err(error) = committed {
             return self.teller.fail(&error);
         }
@@ -254,6 +255,9 @@ impl<F: Fn(usize, Outcome)> Worker<F> {
         if writes.is_empty() {
             return Ok(());
         }
+        let stats = &self.teller.stats;
+        stats.entries_written.add(writes.len() as u64);
+        stats.commits.add(1);
         self.engine.write(writes)?;
         self.unsynced_since.get_or_insert_with(Instant::now);
         // Without a start that has counted there is nothing to judge by.
@@ -273,8 +277,12 @@ impl<F: Fn(usize, Outcome)> Worker<F> {
 
     fn sync(&mut self) -> Result<(), EngineError> {
         if self.unsynced_since.is_some() {
+            let began = Instant::now();
             self.engine.sync()?;
             self.unsynced_since = None;
+            let stats = &self.teller.stats;
+            stats.syncs.add(1);
+            stats.sync_microseconds.add(began.elapsed().as_micros() as u64);
         }
         Ok(())
     }
@@ -305,12 +313,13 @@ impl Intake {
     }
 }
 
-/// Tells the shards.
-struct Teller<F: Fn(usize, Outcome)> {
-    shards: usize,
-    tell: F,
+/// Tells the shards, and whoever reads the figures.
+pub(super) struct Teller<F: Fn(usize, Outcome)> {
+    pub shards: usize,
+    pub tell: F,
+    pub stats: Arc<StoreStats>,
     /// Why nothing is taken any more.
-    failed: Option<Box<str>>,
+    pub failed: Option<Box<str>>,
 }
 
 impl<F: Fn(usize, Outcome)> Teller<F> {
@@ -323,6 +332,7 @@ impl<F: Fn(usize, Outcome)> Teller<F> {
         for shard in 0..self.shards {
             (self.tell)(shard, Outcome::Failed(reason.clone()));
         }
+        self.stats.failed.set(1);
         self.failed = Some(reason);
     }
 }
