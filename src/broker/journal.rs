@@ -198,9 +198,7 @@ impl Journal {
             return;
         }
         self.changes.push(change);
-        if self.pending.back() != Some(&self.epoch) {
-            self.pending.push_back(self.epoch);
-        }
+        await_epoch(&mut self.pending, epoch);
     }
 
     /// Asks for deliveries that are kept in the store alone.
@@ -215,10 +213,8 @@ impl Journal {
         }
         self.staged += 1;
         self.asked.insert(to);
-        if let Some(sent) = self.sent.get_mut(to.index())
-            && sent.back() != Some(&self.epoch)
-        {
-            sent.push_back(self.epoch);
+        if let Some(sent) = self.sent.get_mut(to.index()) {
+            await_epoch(sent, self.epoch);
         }
     }
 
@@ -472,6 +468,13 @@ impl Journal {
     pub fn give_up(&mut self) {
         self.pending.clear();
         self.awaited.iter_mut().for_each(VecDeque::clear);
+    }
+}
+
+/// Adds the present epoch to those that are waited for, if it is not the last of them.
+fn await_epoch(epochs: &mut VecDeque<Epoch>, present: Epoch) {
+    if epochs.back() != Some(&present) {
+        epochs.push_back(present);
     }
 }
 

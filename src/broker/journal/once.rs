@@ -1,7 +1,7 @@
 //! Exactly once: what is owed of a QoS 2 message becomes durable together with its reception, on
 //! whatever shards it is owed. See [`journal`](super).
 
-use super::Journal;
+use super::{Journal, await_epoch};
 use crate::{
     record::{Change, Epoch, Position, SessionNumber},
     topics::ShardId,
@@ -143,9 +143,7 @@ impl Journal {
             // Not its own: what has happened to them since, their shards tell.
             self.staged += changes.len() as u64;
             self.changes.extend(changes);
-            if self.pending.back() != Some(&self.epoch) {
-                self.pending.push_back(self.epoch);
-            }
+            await_epoch(&mut self.pending, self.epoch);
         }
     }
 
