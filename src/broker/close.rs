@@ -227,10 +227,15 @@ impl Broker {
     /// it is kept wherever it went.
     fn keep_after_all(&mut self, key: SessionKey) {
         let Some(client) = self.clients.sessions.get(key.index()) else { return };
-        let restate = Deferred::Restate(key, client.serial);
+        self.change_behind_sent(Deferred::Restate(key, client.serial));
+    }
+
+    /// Makes a change that must not become durable before what was sent in this turn to other shards
+    /// that may have to keep it: now, if nothing was.
+    pub(super) fn change_behind_sent(&mut self, change: Deferred) {
         match self.clients.journal.has_asked() {
-            true => self.clients.journal.defer(restate),
-            false => self.change_after_all(restate),
+            true => self.clients.journal.defer(change),
+            false => self.change_after_all(change),
         }
     }
 
@@ -264,10 +269,9 @@ impl Broker {
         }
         self.clients.journal.ends(&client.id);
         let end = Deferred::End(client.number);
-        let waits = self.clients.journal.has_asked() || self.clients.journal.defers(client.serial);
-        match waits {
+        match self.clients.journal.defers(client.serial) {
             true => self.clients.journal.defer(end),
-            false => self.change_after_all(end),
+            false => self.change_behind_sent(end),
         }
     }
 

@@ -160,10 +160,7 @@ impl Broker {
             changes.push(Deferred::Received(key, client.serial, packet_id));
         }
         for change in changes {
-            match self.clients.journal.has_asked() {
-                true => self.clients.journal.defer(change),
-                false => self.change_after_all(change),
-            }
+            self.change_behind_sent(change);
         }
     }
 
