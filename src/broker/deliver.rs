@@ -9,22 +9,19 @@ use thin_vec::ThinVec;
 use super::{
     Config, ConnectionKey, Now, SessionKey,
     client::Client,
-    connection::{Connection, Extra, State},
+    connection::{Connection, State},
     journal::Journal,
-    keep::{Bodies, Keeping, hold},
+    keep::Bodies,
     outbox::{Outboxes, Range},
     receive::encode,
+    send::{ToSend, count_sent, line, packet_size},
 };
 use crate::{
-    codec::{Packet, PacketId, PublishHead, QoS, SubscriptionOptions, Version},
+    codec::{Packet, PublishHead, QoS, SubscriptionOptions, Version},
     record::{DeliveryState, Epoch},
-    session::{AliasUse, Delivery, Message, Outgoing, Publication, UNSTORED},
+    session::{Delivery, Message, Outgoing, Publication, UNSTORED},
     stats::{DropReason, ShardStats},
 };
-
-/// A payload up to this size is copied behind each receiver's own head; a larger one is laid down
-/// once and referred to. In bytes: about what one more slice in a vectored write costs.
-const INLINE_PAYLOAD: usize = 512;
 
 /// The connections and sessions that there is always room for once there were as many.
 const KEPT: usize = 1_024;
@@ -253,17 +250,8 @@ impl Clients {
         if connection.version == Version::V5 && (has_aliases || !matched.ids.is_empty()) {
             let to_send = ToSend { qos: QoS::AtMostOnce, retain, dup: false, packet_id: None };
             let payload = Some(&mut encoding.payload);
-            return write(
-                &mut self.out,
-                client.connection,
-                connection,
-                &encoding.publication,
-                to_send,
-                matched.ids,
-                payload,
-                self.now.monotonic,
-            )
-            .inspect(|()| count_sent(&self.stats, &encoding.publication));
+            let mut line = line!(self, client.connection, connection);
+            return line.publish(&encoding.publication, to_send, matched.ids, payload);
         }
         let now = self.now.monotonic;
         let range = encoding.whole(&mut self.out, connection.version, retain, now);
@@ -314,38 +302,21 @@ impl Clients {
         let Some(packet_id) = outgoing.send(delivery, &mut client.last_packet_id) else {
             return self.enqueue(key, matched, qos, retain, encoding);
         };
+        let mut line = line!(self, client.connection, connection);
         if let Some(delivery) = kept {
             let state = DeliveryState::Sent(packet_id.get());
-            Keeping::new(&mut self.journal, self.now).delivery(
-                number,
-                &delivery,
-                state,
-                &mut encoding.kept,
-            );
+            line.keeping().delivery(number, &delivery, state, &mut encoding.kept);
             if qos == QoS::ExactlyOnce {
                 // A client that answers to a packet id that is not kept would get it twice.
-                hold(
-                    &mut self.out,
-                    &mut self.holding,
-                    client.connection,
-                    connection,
-                    &self.journal,
-                );
+                line.hold();
             }
         }
         let to_send = ToSend { qos, retain, dup: false, packet_id: Some(packet_id) };
         let payload = Some(&mut encoding.payload);
-        let (out, publication) = (&mut self.out, &encoding.publication);
-        let (key, now) = (client.connection, self.now.monotonic);
-        if let Err(reason) =
-            write(out, key, connection, publication, to_send, matched.ids, payload, now)
-        {
+        line.publish(&encoding.publication, to_send, matched.ids, payload).inspect_err(|_| {
             let position = outgoing.discard(packet_id);
-            Keeping::new(&mut self.journal, self.now).drop_delivery(number, position);
-            return Err(reason);
-        }
-        count_sent(&self.stats, publication);
-        Ok(())
+            line.keeping().drop_delivery(number, position);
+        })
     }
 
     /// Queues a control packet for a connection, if it still takes any. If it is larger than its
@@ -407,111 +378,6 @@ impl Clients {
         let text = text.filter(|_| connection.is_some_and(|c| c.problem_information));
         if !self.try_explained(key, text, packet) {
             self.unsendable.push(key);
-        }
-    }
-}
-
-pub(super) fn count_sent(stats: &ShardStats, publication: &Publication<'_>) {
-    stats.publish_sent.add(1);
-    stats.publish_bytes_sent.add(publication.payload.len() as u64);
-}
-
-/// The header fields of one PUBLISH to one client.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ToSend {
-    pub qos: QoS,
-    pub retain: bool,
-    pub dup: bool,
-    pub packet_id: Option<PacketId>,
-}
-
-fn packet_size(version: Version, publication: &Publication<'_>, ids: &[u32]) -> usize {
-    // The largest that it can be: an alias makes it larger by at most three bytes, when it is set.
-    let head = PublishHead {
-        dup: false,
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        topic: publication.topic,
-        packet_id: Some(PacketId::FIRST),
-        topic_alias: None,
-        message_expiry_interval: Some(0).filter(|_| publication.expires_at != u64::MAX),
-        subscription_ids: ids,
-        forwarded: publication.forwarded,
-        payload_len: publication.payload.len(),
-    };
-    head.packet_size(version)
-}
-
-/// Encodes one PUBLISH for one client and queues it. `payload` holds the place where a large
-/// payload was laid down for an earlier receiver.
-#[expect(clippy::too_many_arguments, reason = "disjoint borrows of Clients")]
-pub(super) fn write(
-    out: &mut Outboxes,
-    key: ConnectionKey,
-    connection: &mut Connection,
-    publication: &Publication<'_>,
-    to_send: ToSend,
-    ids: &[u32],
-    payload: Option<&mut Option<Range>>,
-    now: u64,
-) -> Delivered {
-    let version = connection.version;
-    let mut head = PublishHead {
-        dup: to_send.dup,
-        qos: to_send.qos,
-        retain: to_send.retain,
-        topic: publication.topic,
-        packet_id: to_send.packet_id,
-        topic_alias: None,
-        message_expiry_interval: publication.remaining_expiry(now),
-        subscription_ids: ids,
-        forwarded: publication.forwarded,
-        payload_len: publication.payload.len(),
-    };
-    if head.packet_size(version) > connection.maximum_packet_size() {
-        return Err(DropReason::TooLarge);
-    }
-    if let Some(extra) = &mut connection.extra {
-        use_alias(&mut head, extra, publication.topic, version);
-    }
-    let inline = publication.payload.len() <= INLINE_PAYLOAD;
-    let mut encoded = Ok(());
-    let range = out.encode(|arena| {
-        encoded = head.encode(version, arena);
-        if encoded.is_ok() && inline {
-            arena.extend_from_slice(publication.payload);
-        }
-    });
-    if encoded.is_err() {
-        return Err(DropReason::TooLarge);
-    }
-    out.push(key, &mut connection.outbox, range);
-    if !inline {
-        let mut own = None;
-        let range = *payload.unwrap_or(&mut own).get_or_insert_with(|| {
-            out.encode(|arena| arena.extend_from_slice(publication.payload))
-        });
-        out.push(key, &mut connection.outbox, range);
-    }
-    Ok(())
-}
-
-fn use_alias<'a>(head: &mut PublishHead<'a>, extra: &mut Extra, topic: &'a str, version: Version) {
-    let maximum = extra.maximum_packet_size as usize;
-    let Some(aliases) = &mut extra.outbound_aliases else { return };
-    match aliases.lookup(topic) {
-        AliasUse::Full => {}
-        AliasUse::Known(alias) => {
-            head.topic = "";
-            head.topic_alias = Some(alias);
-        }
-        AliasUse::Sets(alias) => {
-            head.topic_alias = Some(alias);
-            if head.packet_size(version) > maximum {
-                head.topic_alias = None;
-            } else {
-                aliases.set(topic, alias);
-            }
         }
     }
 }

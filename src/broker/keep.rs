@@ -1,19 +1,16 @@
 //! From the broker's own terms to changes of durable state, and packets that wait for them.
 
-use std::collections::VecDeque;
-
 use super::{
     ConnectionKey, Now,
     client::Client,
-    connection::Connection,
     deliver::Clients,
     journal::{Journal, to_unix},
-    outbox::Outboxes,
+    send::line,
 };
 use crate::{
     codec::QoS,
     record::{
-        Change, DeliveryRecord, DeliveryState, Epoch, MessageNumber, MessageRecord, SessionNumber,
+        Change, DeliveryRecord, DeliveryState, MessageNumber, MessageRecord, SessionNumber,
         SessionRecord, WillRecord,
     },
     session::{Delivery, Message, UNSTORED},
@@ -129,25 +126,11 @@ impl<'a> Keeping<'a> {
     }
 }
 
-/// From here on, what is sent on a connection waits for all that has been staged in this turn.
-pub fn hold(
-    out: &mut Outboxes,
-    holding: &mut VecDeque<(Epoch, ConnectionKey)>,
-    key: ConnectionKey,
-    connection: &mut Connection,
-    journal: &Journal,
-) {
-    let epoch = journal.epoch();
-    if journal.is_pending() && !out.hold(&mut connection.outbox, epoch) {
-        holding.push_back((epoch, key));
-    }
-}
-
 impl Clients {
     /// What is sent on a connection from here on waits until all that is staged so far is durable.
     pub fn hold(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.connections.get_mut(key.index()) {
-            hold(&mut self.out, &mut self.holding, key, connection, &self.journal);
+            line!(self, key, connection).hold();
         }
     }
 

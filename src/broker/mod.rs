@@ -25,6 +25,7 @@ mod queue;
 mod receive;
 mod restore;
 mod retained;
+mod send;
 mod share;
 mod subscribe;
 mod sys;

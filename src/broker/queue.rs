@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::{
     SessionKey,
-    deliver::{Clients, Delivered, Encoding, Matched, ToSend, count_sent, write},
+    deliver::{Clients, Delivered, Encoding, Matched},
     journal::from_unix,
-    keep::{Keeping, hold},
+    keep::Keeping,
+    send::{Line, ToSend, line},
 };
 use crate::{
-    codec::{AckKind, QoS, ReasonCode, encode_ack},
-    record::{Change, DeliveryRecord, DeliveryState, Load, Loaded, MessageRecord},
+    codec::{PacketId, QoS},
+    record::{Change, DeliveryRecord, DeliveryState, Load, Loaded, MessageRecord, SessionNumber},
     session::{Delivery, Enqueued, Message, Next, Outgoing},
     stats::{DropReason, ShardStats},
 };
@@ -94,56 +95,28 @@ impl Clients {
         let (number, now) = (client.number, self.now.monotonic);
         let mut expired = Vec::new();
         let mut too_large = 0;
-        while connection.queued() < self.config.max_outbox_bytes {
+        let mut line = line!(self, client.connection, connection);
+        while line.connection.queued() < self.config.max_outbox_bytes {
             let last = &mut client.last_packet_id;
             let Some(next) = outgoing.next(window, now, last, &mut expired) else { break };
-            let (delivery, packet_id, dup) = match &next {
-                Next::Publish { delivery, packet_id, dup } => (*delivery, *packet_id, *dup),
-                Next::Unacknowledged(delivery) => (delivery, None, false),
+            let (sent, packet_id) = match &next {
+                Next::Publish { delivery, packet_id, dup } => {
+                    (line.send_waiting(number, delivery, *packet_id, *dup), *packet_id)
+                }
+                Next::Unacknowledged(delivery) => {
+                    (line.send_waiting(number, delivery, None, false), None)
+                }
                 Next::Pubrel(packet_id) => {
-                    let (packet_id, version) = (*packet_id, connection.version);
-                    self.out.control(client.connection, &mut connection.outbox, |arena| {
-                        let (kind, reason) = (AckKind::Pubrel, ReasonCode::Success);
-                        encode_ack(kind, packet_id, reason, version, arena);
-                    });
-                    self.stats.packets_sent.add(1);
+                    line.pubrel(*packet_id);
                     continue;
                 }
             };
-            let to_send = ToSend { qos: delivery.qos, retain: delivery.retain, dup, packet_id };
-            let publication = delivery.message.view();
-            let ids = &delivery.subscription_ids;
-            let mut keeping = Keeping::new(&mut self.journal, self.now);
-            match packet_id {
-                Some(packet_id) if !dup => {
-                    let state = DeliveryState::Sent(packet_id.get());
-                    keeping.state(number, delivery.position, state);
-                }
-                Some(_) => {}
-                None => keeping.drop_delivery(number, delivery.position),
-            }
-            if delivery.qos == QoS::ExactlyOnce && number != 0 {
-                hold(
-                    &mut self.out,
-                    &mut self.holding,
-                    client.connection,
-                    connection,
-                    &self.journal,
-                );
-            }
-            let (out, key) = (&mut self.out, client.connection);
-            match write(out, key, connection, &publication, to_send, ids, None, now) {
-                Ok(()) => {
-                    count_sent(&self.stats, &publication);
-                    self.stats.publish_resent.add(dup.into());
-                }
-                Err(_) => {
-                    too_large += 1;
-                    // The client must not see it [MQTT-3.1.2-25]; it counts as delivered.
-                    if let Some(packet_id) = packet_id {
-                        let position = outgoing.discard(packet_id);
-                        Keeping::new(&mut self.journal, self.now).drop_delivery(number, position);
-                    }
+            if sent.is_err() {
+                too_large += 1;
+                // The client must not see it [MQTT-3.1.2-25]; it counts as delivered.
+                if let Some(packet_id) = packet_id {
+                    let position = outgoing.discard(packet_id);
+                    line.keeping().drop_delivery(number, position);
                 }
             }
         }
@@ -214,6 +187,36 @@ impl Clients {
         count_queued(&self.stats, before, outgoing);
         self.stats.publish_dropped.add(DropReason::StoreFailed, lost as u64);
         self.pump(key);
+    }
+}
+
+impl Line<'_> {
+    /// Sends what has waited in the queue of the session with this number, or was sent before if
+    /// `dup`.
+    fn send_waiting(
+        &mut self,
+        number: SessionNumber,
+        delivery: &Delivery,
+        packet_id: Option<PacketId>,
+        dup: bool,
+    ) -> Delivered {
+        let mut keeping = self.keeping();
+        match packet_id {
+            Some(packet_id) if !dup => {
+                let state = DeliveryState::Sent(packet_id.get());
+                keeping.state(number, delivery.position, state);
+            }
+            Some(_) => {}
+            None => keeping.drop_delivery(number, delivery.position),
+        }
+        if delivery.qos == QoS::ExactlyOnce && number != 0 {
+            self.hold();
+        }
+        let to_send = ToSend { qos: delivery.qos, retain: delivery.retain, dup, packet_id };
+        let publication = delivery.message.view();
+        self.publish(&publication, to_send, &delivery.subscription_ids, None)?;
+        self.stats.publish_resent.add(dup.into());
+        Ok(())
     }
 }
 
