@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     SessionKey,
-    deliver::{Clients, Delivered, Encoding, Matched},
+    deliver::{Clients, Delivered, Encoding, Matched, QueuedBytes},
     journal::from_unix,
     keep::Keeping,
     send::{Line, ToSend, line},
@@ -13,12 +13,24 @@ use super::{
 use crate::{
     codec::{PacketId, QoS},
     record::{Change, DeliveryRecord, DeliveryState, Load, Loaded, MessageRecord, SessionNumber},
-    session::{Delivery, Enqueued, Message, Next, Outgoing},
+    session::{Delivery, Enqueued, Message, Next, Outgoing, QueueCaps},
     stats::{DropReason, ShardStats},
 };
 
 /// The emptied in-flight states kept for reuse.
 const SPARE_OUTGOING: usize = 4_096;
+
+impl QueuedBytes {
+    /// What is left of it with what is in the queues now.
+    fn left(self, stats: &ShardStats) -> Self {
+        let queued = stats.queued_bytes.get();
+        let in_memory = queued.saturating_sub(stats.stored_queued_bytes.get());
+        Self {
+            memory: self.memory.saturating_sub(in_memory),
+            stored: self.stored.saturating_sub(queued),
+        }
+    }
+}
 
 impl Clients {
     pub(super) fn enqueue(
@@ -36,28 +48,15 @@ impl Clients {
         let outgoing = client.outgoing.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         let before = Queued::of(outgoing);
         let from = outgoing.stored().from;
-        let mut caps = self.config.queue;
         let number = client.number;
         let is_kept = number != 0 && !self.journal.has_failed();
-        let all_queued = self.stats.queued_bytes.get();
-        let in_memory_queued = all_queued.saturating_sub(self.stats.stored_queued_bytes.get());
-        let memory_room = self.max_queued_bytes.memory.saturating_sub(in_memory_queued);
-        let room = match is_kept {
-            true => self.max_queued_bytes.stored.saturating_sub(all_queued),
-            false => memory_room,
-        };
-        let room = before.bytes.saturating_add(usize::try_from(room).unwrap_or(usize::MAX));
-        let mut reason = DropReason::QueueFull;
-        if room < caps.bytes {
-            caps.bytes = room;
-            if before.messages < caps.messages {
-                reason = DropReason::QueuesFull;
-            }
-        }
+        let left = self.max_queued_bytes.left(&self.stats);
+        let room = if is_kept { left.stored } else { left.memory };
+        let (caps, reason) = before.caps(self.config.queue, room);
         let stored_alone = is_kept
             && (outgoing.stored().messages > 0
                 || outgoing.queued_in_memory() >= in_memory
-                || memory_room < delivery.message.size() as u64);
+                || left.memory < delivery.message.size() as u64);
         let kept = is_kept.then(|| {
             delivery.position = self.journal.number();
             delivery.clone()
@@ -260,6 +259,20 @@ impl Queued {
     pub fn of(outgoing: &Outgoing) -> Self {
         let (messages, bytes) = (outgoing.queued(), outgoing.queued_bytes());
         Self { messages, bytes, stored: outgoing.stored().bytes }
+    }
+
+    /// Its caps, if all queues together take so many bytes more; and why a message is dropped that
+    /// does not fit in.
+    fn caps(self, mut caps: QueueCaps, room: u64) -> (QueueCaps, DropReason) {
+        let room = self.bytes.saturating_add(usize::try_from(room).unwrap_or(usize::MAX));
+        let mut reason = DropReason::QueueFull;
+        if room < caps.bytes {
+            caps.bytes = room;
+            if self.messages < caps.messages {
+                reason = DropReason::QueuesFull;
+            }
+        }
+        (caps, reason)
     }
 }
 
