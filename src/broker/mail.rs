@@ -145,6 +145,13 @@ struct Outgoing {
     credit: u32,
 }
 
+/// What one shard is sent behind everything else, and the credit that it uses up.
+#[derive(Debug)]
+struct Last {
+    items: Vec<ShardMessage>,
+    cost: u32,
+}
+
 impl Mail {
     /// No mail for `shards` shards, and no credit.
     pub fn new(shards: usize) -> Self {
@@ -192,6 +199,51 @@ impl Mail {
     pub fn has_items(&self) -> bool {
         self.outgoing.iter().any(|o| !o.items.is_empty() || !o.retained.is_empty())
     }
+
+    /// Sends all but what is to be retained and questions about that; those are what is to be sent
+    /// last to each shard.
+    fn send_items(&mut self, send: &mut impl FnMut(ShardId, Vec<ShardMessage>, u32)) -> Vec<Last> {
+        let mut last = Vec::with_capacity(self.outgoing.len());
+        for (to, outgoing) in self.outgoing.iter_mut().enumerate() {
+            let is_question = |item: &ShardMessage| matches!(item, ShardMessage::RetainedQuery(_));
+            let items = std::mem::take(&mut outgoing.items);
+            let (questions, items) = match items.iter().any(is_question) {
+                true => items.into_iter().partition(is_question),
+                false => (Vec::new(), items),
+            };
+            last.push(Last { items: questions, cost: 0 });
+            let cost = std::mem::take(&mut outgoing.cost);
+            outgoing.credit = outgoing.credit.saturating_sub(cost);
+            outgoing.cost = outgoing.retained.len() as u32;
+            if !items.is_empty() {
+                send(ShardId(to as u16), items, cost - outgoing.cost);
+            }
+        }
+        last
+    }
+
+    /// Sends the messages that are to be retained; the last one of each topic, with the shards that
+    /// it was routed to.
+    fn send_retained(
+        &mut self,
+        send: &mut impl FnMut(ShardId, Vec<ShardMessage>, u32),
+    ) -> Vec<(Arc<Message>, ShardSet)> {
+        let mut retained: Vec<(Arc<Message>, ShardSet)> = Vec::new();
+        for (owner, outgoing) in self.outgoing.iter_mut().enumerate() {
+            let cost = std::mem::take(&mut outgoing.cost);
+            let staged = std::mem::take(&mut outgoing.retained);
+            if staged.is_empty() {
+                continue;
+            }
+            let items = staged.iter().map(|(m, _)| ShardMessage::Retain(m.for_another_shard()));
+            send(ShardId(owner as u16), items.collect(), cost);
+            for (message, seen) in staged {
+                retained.retain(|(earlier, _)| earlier.view().topic != message.view().topic);
+                retained.push((message, seen));
+            }
+        }
+        retained
+    }
 }
 
 impl Broker {
@@ -206,65 +258,42 @@ impl Broker {
         if !self.mail.has_items() {
             return;
         }
-        let mut retained: Vec<(Arc<Message>, ShardSet)> = Vec::new();
-        let mut last: Vec<Vec<ShardMessage>> = Vec::new();
-        for (to, outgoing) in self.mail.outgoing.iter_mut().enumerate() {
-            let is_question = |item: &ShardMessage| matches!(item, ShardMessage::RetainedQuery(_));
-            let items = std::mem::take(&mut outgoing.items);
-            let (questions, items) = match items.iter().any(is_question) {
-                true => items.into_iter().partition(is_question),
-                false => (Vec::new(), items),
-            };
-            last.push(questions);
-            let cost = std::mem::take(&mut outgoing.cost);
-            outgoing.credit = outgoing.credit.saturating_sub(cost);
-            outgoing.cost = outgoing.retained.len() as u32;
-            if !items.is_empty() {
-                send(ShardId(to as u16), items, cost - outgoing.cost);
-            }
-        }
-        for (owner, outgoing) in self.mail.outgoing.iter_mut().enumerate() {
-            let cost = std::mem::take(&mut outgoing.cost);
-            let staged = std::mem::take(&mut outgoing.retained);
-            if staged.is_empty() {
-                continue;
-            }
-            let items = staged.iter().map(|(m, _)| ShardMessage::Retain(m.for_another_shard()));
-            send(ShardId(owner as u16), items.collect(), cost);
-            // Of each topic the last one counts.
-            for (message, seen) in staged {
-                retained.retain(|(earlier, _)| earlier.view().topic != message.view().topic);
-                retained.push((message, seen));
-            }
-        }
+        let mut last = self.mail.send_items(&mut send);
+        let retained = self.mail.send_retained(&mut send);
         if !retained.is_empty() {
             fence(Ordering::SeqCst);
         }
-        let mut costs = vec![0; last.len()];
         for (message, seen) in &retained {
-            let mut missed = self.shared.routes.shards_for(message.view().topic).difference(*seen);
-            missed.remove(self.id);
-            for to in missed.iter().map(ShardId::index) {
-                if let (Some(items), Some(cost)) = (last.get_mut(to), costs.get_mut(to)) {
-                    items.push(ShardMessage::Publish(message.for_another_shard()));
-                    *cost += 1;
-                }
-                self.ask_to_keep(ShardId(to as u16), message.view().qos);
-                self.stats.cross_shard_sent.add(1);
-            }
+            self.send_where_missed(message, *seen, &mut last);
         }
         let asked = self.clients.journal.take_asked();
         let (from, epoch) = (self.id, self.clients.journal.epoch());
         for to in asked.iter().map(ShardId::index) {
             // Behind all that was sent.
-            if let Some(items) = last.get_mut(to) {
-                items.push(ShardMessage::Keep { from, epoch });
+            if let Some(last) = last.get_mut(to) {
+                last.items.push(ShardMessage::Keep { from, epoch });
             }
         }
-        for (to, (items, cost)) in last.into_iter().zip(costs).enumerate() {
+        for (to, Last { items, cost }) in last.into_iter().enumerate() {
             if !items.is_empty() {
                 send(ShardId(to as u16), items, cost);
             }
+        }
+    }
+
+    /// A message went to these shards, and to the one that retains it: stages it for those that have
+    /// come to want it since.
+    fn send_where_missed(&mut self, message: &Arc<Message>, seen: ShardSet, last: &mut [Last]) {
+        let view = message.view();
+        let mut missed = self.shared.routes.shards_for(view.topic).difference(seen);
+        missed.remove(self.id);
+        for to in missed.iter() {
+            if let Some(last) = last.get_mut(to.index()) {
+                last.items.push(ShardMessage::Publish(message.for_another_shard()));
+                last.cost += 1;
+            }
+            self.ask_to_keep(to, view.qos);
+            self.stats.cross_shard_sent.add(1);
         }
     }
 }
