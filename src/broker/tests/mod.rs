@@ -23,9 +23,13 @@ mod qos;
 #[cfg(test)]
 mod retained;
 #[cfg(test)]
+mod seeds;
+#[cfg(test)]
 mod session;
 #[cfg(test)]
 mod shared;
+#[cfg(test)]
+mod shrink;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

@@ -412,13 +412,13 @@ impl Simulation {
             }
             Got::Connack { reason, .. } => {
                 let told = reason == ReasonCode::ServerUnavailable && self.failed;
-                self.check(told, || format!("refused: CONNACK {reason:?}"));
+                self.wrong.check(told, || format!("refused: CONNACK {reason:?}"));
             }
             Got::Publish(message) => self.on_publish(client, &message),
             Got::Ack(kind, id, reason) => self.on_ack(c, client, kind, id, reason),
             Got::Suback(id, reasons) => {
                 let wrong = reasons.iter().any(|reason| reason.is_error());
-                self.check(!wrong || self.failed, || format!("refused: SUBACK {reasons:?}"));
+                self.wrong.check(!wrong || self.failed, || format!("refused: SUBACK {reasons:?}"));
                 self.on_question(client, id, wrong);
             }
             Got::Unsuback(id, _) => self.on_question(client, id, false),
@@ -426,15 +426,15 @@ impl Simulation {
                 use ReasonCode as R;
                 let mut known = vec![R::SessionTakenOver];
                 known.extend(self.failed.then_some(R::ImplementationSpecificError));
-                self.check(known.contains(&reason), || format!("disconnected: {reason:?}"));
+                self.wrong.check(known.contains(&reason), || format!("disconnected: {reason:?}"));
             }
-            Got::Pingresp | Got::Auth(..) => self.fail(|| "unasked: PINGRESP or AUTH".into()),
+            Got::Pingresp | Got::Auth(..) => self.wrong.fail(|| "unasked: PINGRESP or AUTH".into()),
         }
     }
 
     fn on_question(&mut self, client: usize, id: u16, refused: bool) {
         let Some((filter, leave)) = self.actors[client].asked.remove(&id) else {
-            return self.fail(|| format!("unasked: answer {id}"));
+            return self.wrong.fail(|| format!("unasked: answer {id}"));
         };
         let Some(life) = self.actors[client].life else { return };
         let at = self.next();
@@ -477,10 +477,11 @@ impl Simulation {
         let link = &self.links[c];
         let (clean, expiry, absent) = (link.clean, link.expiry, link.absent);
         let must = self.must_be_present(client);
-        self.check(!(present && (absent || clean)), || {
+        self.wrong.check(!(present && (absent || clean)), || {
             format!("resurrected: the session of client {client}")
         });
-        self.check(present || clean || !must, || format!("lost: the session of client {client}"));
+        self.wrong
+            .check(present || clean || !must, || format!("lost: the session of client {client}"));
         let at = self.next();
         let actor = &mut self.actors[client];
         (actor.must_clean, actor.maybe, actor.is_in_doubt) = (false, false, false);
@@ -513,13 +514,13 @@ impl Simulation {
             let kind = if message.qos == 1 { AckKind::Puback } else { AckKind::Pubrec };
             actor.owes.push_back((kind, message.id));
             let old = actor.live.insert(message.id, known);
-            self.check(old.is_none(), || format!("packet id: {} came twice", message.id));
+            self.wrong.check(old.is_none(), || format!("packet id: {} came twice", message.id));
         }
         let actor = &mut self.actors[client];
         if message.qos == 2 {
             let held = actor.holds.insert(message.id, known);
             fresh = held.is_none();
-            self.check(held.is_none_or(|held| held == known), || {
+            self.wrong.check(held.is_none_or(|held| held == known), || {
                 format!("packet id: {} is {known} now and was {held:?}", message.id)
             });
         }
@@ -538,13 +539,13 @@ impl Simulation {
         }
         let qos = if kind == AckKind::Puback { 1 } else { 2 };
         let Some(place) = actor.pending.iter().position(|p| p.id == id && p.sent.qos == qos) else {
-            return self.fail(|| format!("unasked: {kind:?} {id} of client {client}"));
+            return self.wrong.fail(|| format!("unasked: {kind:?} {id} of client {client}"));
         };
         let number = actor.pending[place].number;
         if reason.is_error() && reason != ReasonCode::PacketIdentifierNotFound {
             actor.pending.remove(place);
             let failed = self.failed;
-            return self.check(failed, || format!("refused: {kind:?} {id} {reason:?}"));
+            return self.wrong.check(failed, || format!("refused: {kind:?} {id} {reason:?}"));
         }
         self.messages[number].acked.get_or_insert(at);
         self.messages[number].acked_at.get_or_insert(self.w.now.unix);

@@ -17,8 +17,10 @@ impl Simulation {
         for shard in 0..self.w.brokers.len() {
             let clients = &self.w.brokers[shard].clients;
             let (held, rests) = (clients.holding.len(), clients.journal.is_at_rest());
-            self.check(held == 0, || format!("asleep: {held} answers are held on shard {shard}"));
-            self.check(rests, || format!("asleep: shard {shard} waits for something to be kept"));
+            self.wrong
+                .check(held == 0, || format!("asleep: {held} answers are held on shard {shard}"));
+            self.wrong
+                .check(rests, || format!("asleep: shard {shard} waits for something to be kept"));
         }
         for client in 0..self.actors.len() {
             let actor = &self.actors[client];
@@ -28,7 +30,7 @@ impl Simulation {
             }
             let waits = actor.pending.len() + actor.asked.len();
             let open = self.links[c].open;
-            self.check(open && waits == 0, || {
+            self.wrong.check(open && waits == 0, || {
                 format!("asleep: client {client} waits for {waits} answers, connected: {open}")
             });
         }
@@ -42,7 +44,7 @@ impl Simulation {
                 let outgoing = client.outgoing.as_ref()?;
                 Some(format!("{}: {outgoing:?}", client.id))
             });
-            self.check(left.is_none(), || format!("asleep: undelivered to {left:?}"));
+            self.wrong.check(left.is_none(), || format!("asleep: undelivered to {left:?}"));
         }
     }
 
@@ -55,7 +57,7 @@ impl Simulation {
             let (inflight, queue) = (&session.inflight, session.queue.messages);
             let left = inflight.len() + queue + session.received.len();
             let id = session.record.client_id.clone();
-            self.check(left == 0, || {
+            self.wrong.check(left == 0, || {
                 format!("leak: of {id} are kept {inflight:?}, {queue}, {:?}", session.received)
             });
         }
@@ -73,7 +75,7 @@ impl Simulation {
             self.judge_groups(number, &mut missing);
         }
         let losses = self.losses as usize;
-        self.check(missing.len() <= losses, || {
+        self.wrong.check(missing.len() <= losses, || {
             format!("missing: {missing:?} (message, session), {losses} were dropped")
         });
         self.judge_order();
@@ -138,7 +140,7 @@ impl Simulation {
             subs.iter().filter(|sub| sub.is_shared()).map(|sub| sub.filter).collect();
         let fetched = subs.iter().filter(|sub| !sub.is_shared() && message.retain).count();
         let most = usize::from(plain) + shared.len() + fetched;
-        self.check(fresh <= most, || {
+        self.wrong.check(fresh <= most, || {
             format!("too often: {number} came {fresh} times to session {life}, {most} owed")
         });
     }
@@ -192,7 +194,7 @@ impl Simulation {
         let fresh = got.filter(|r| r.fresh && r.qos == 2).count();
         let exact =
             settled && !message.was_open && !message.retain && !message.is_will && message.qos == 2;
-        self.check(!exact || fresh <= plain_lives + groups, || {
+        self.wrong.check(!exact || fresh <= plain_lives + groups, || {
             format!("too often: {number} came {fresh} times, for {groups} groups")
         });
     }
@@ -220,7 +222,8 @@ impl Simulation {
             }
             let key = (life, message.client, message.topic, message.qos, qos);
             let was = last.insert(key, number).unwrap_or(0);
-            self.check(was <= number, || format!("order: {number} behind {was} in session {life}"));
+            self.wrong
+                .check(was <= number, || format!("order: {number} behind {was} in session {life}"));
         }
     }
 
@@ -257,7 +260,7 @@ impl Simulation {
                     !is_stale(0) || of_topic.clone().any(clears)
                 }
             };
-            self.check(is_right, || format!("retained: {name} has {payload:?}"));
+            self.wrong.check(is_right, || format!("retained: {name} has {payload:?}"));
         }
         self.w.disconnect(c);
     }

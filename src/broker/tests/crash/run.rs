@@ -4,7 +4,10 @@
 use std::collections::VecDeque;
 
 use super::{
-    super::world::{C, World},
+    super::{
+        seeds::Wrong,
+        world::{C, World},
+    },
     client::{Actor, Link},
     history::{Action, Hello, Setup, VERSIONS},
     verdict::{Life, Message, Moment, Reception, Will},
@@ -55,7 +58,7 @@ pub struct Simulation {
     /// When the broker was last started, as a Unix time.
     pub restarted_at: u64,
     /// The first thing that is wrong.
-    pub wrong: Option<String>,
+    pub wrong: Wrong,
 }
 
 fn config(setup: Setup) -> impl FnOnce(&mut Config) {
@@ -91,7 +94,7 @@ impl Simulation {
             outcomes: Vec::new(),
             failed: false,
             losses: 0,
-            wrong: None,
+            wrong: Wrong::default(),
             w,
         };
         simulation.start();
@@ -117,31 +120,13 @@ impl Simulation {
         for (n, action) in actions.iter().enumerate() {
             simulation.step(*action);
             simulation.observe();
-            if let Some(wrong) = simulation.wrong.take() {
-                return Err(format!("{wrong} (action {n}: {action:?})"));
-            }
+            let outcome = simulation.wrong.take();
+            outcome.map_err(|wrong| format!("{wrong} (action {n}: {action:?})"))?;
         }
         simulation.conclude(actions.len());
-        match simulation.wrong.take() {
-            Some(wrong) => Err(wrong),
-            None => {
-                simulation.w.end();
-                Ok(())
-            }
-        }
-    }
-
-    /// Notes that something is wrong.
-    pub fn fail(&mut self, wrong: impl FnOnce() -> String) {
-        if self.wrong.is_none() {
-            self.wrong = Some(wrong());
-        }
-    }
-
-    pub fn check(&mut self, is_right: bool, wrong: impl FnOnce() -> String) {
-        if !is_right {
-            self.fail(wrong);
-        }
+        simulation.wrong.take()?;
+        simulation.w.end();
+        Ok(())
     }
 
     /// A new moment.
@@ -455,7 +440,7 @@ impl Simulation {
                 return true;
             }
         }
-        self.fail(|| "settle: the world does not come to rest".into());
+        self.wrong.fail(|| "settle: the world does not come to rest".into());
         false
     }
 
@@ -511,7 +496,8 @@ impl Simulation {
         // Wills are published again, or when their clients were cut off for the last time.
         let more = self.receptions.iter().skip(received).map(|r| r.number);
         let more: Vec<_> = more.filter(|number| !self.messages[*number].is_will).collect();
-        self.check(more.is_empty(), || format!("again: {more:?} came after it was acknowledged"));
+        self.wrong
+            .check(more.is_empty(), || format!("again: {more:?} came after it was acknowledged"));
         self.look_at_retained();
     }
 

@@ -180,13 +180,13 @@ impl Simulation {
     /// A PUBLISH has come to a client.
     pub fn receive(&mut self, client: usize, got: &Msg, number: Option<usize>, fresh: bool) {
         let Some(life) = self.actors[client].life else {
-            return self.fail(|| "early: PUBLISH before CONNACK".into());
+            return self.wrong.fail(|| "early: PUBLISH before CONNACK".into());
         };
         // An empty payload has no number.
         let Some(number) = number else { return };
         let message = &self.messages[number];
         let right = TOPICS[message.topic] == got.topic && got.qos <= message.qos;
-        self.check(right, || format!("content: {number}: {got:?}"));
+        self.wrong.check(right, || format!("content: {number}: {got:?}"));
         let message = &self.messages[number];
         // What was on its way may come late, but nothing is sent to who comes late.
         let ms = u64::from(message.expiry) * 1_000;
@@ -194,10 +194,11 @@ impl Simulation {
             acked_at.max(message.sent_at) + ms + TOLERANCE < self.lives[life].resumed_at
         });
         let is_right = message.expiry == 0 || got.dup || !is_over;
-        self.check(is_right, || format!("expired: {number}"));
+        self.wrong.check(is_right, || format!("expired: {number}"));
         let message = &self.messages[number];
         let may = self.lives[life].subs.iter().any(|sub| sub.may_get(message));
-        self.check(may || message.retain, || format!("unsubscribed: {number} to session {life}"));
+        self.wrong
+            .check(may || message.retain, || format!("unsubscribed: {number} to session {life}"));
         if self.messages[number].is_will {
             self.look_at_will(number);
         }
@@ -216,7 +217,7 @@ impl Simulation {
         };
         // A store that has failed ends connections, and their clients may not have heard of it.
         let ends = life.ended || life.doubtful || self.failed;
-        self.check(ends || !early, || format!("early: will {number}"));
+        self.wrong.check(ends || !early, || format!("early: will {number}"));
     }
 
     /// Wills that are due by now must have been published.

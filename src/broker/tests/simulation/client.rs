@@ -421,7 +421,8 @@ impl Simulation {
 
     fn understand(&mut self, c: C, client: usize, got: Got) {
         let is_connack = matches!(got, Got::Connack { .. });
-        self.check(is_connack != self.links[c].answered, || format!("CONNACK: not first: {got:?}"));
+        self.wrong
+            .check(is_connack != self.links[c].answered, || format!("CONNACK: not first: {got:?}"));
         match got {
             Got::Connack { present, reason, .. } => self.on_connack(c, client, present, reason),
             Got::Publish(message) => {
@@ -434,31 +435,31 @@ impl Simulation {
             }
             Got::Ack(kind, id, reason) => {
                 let known = reason == ReasonCode::PacketIdentifierNotFound || !reason.is_error();
-                self.check(known, || format!("refused: {kind:?} {id} {reason:?}"));
+                self.wrong.check(known, || format!("refused: {kind:?} {id} {reason:?}"));
                 self.on_ack(c, client, kind, id);
             }
             Got::Suback(id, reasons) => {
                 let granted = !reasons.iter().any(|reason| reason.is_error());
-                self.check(granted, || format!("refused: SUBACK {reasons:?}"));
+                self.wrong.check(granted, || format!("refused: SUBACK {reasons:?}"));
                 let known = self.links[c].asked.first() == Some(&id);
-                self.check(known, || format!("order: SUBACK {id} out of turn"));
+                self.wrong.check(known, || format!("order: SUBACK {id} out of turn"));
                 self.links[c].asked.retain(|asked| *asked != id);
             }
             Got::Unsuback(id, _) => {
                 let known = self.links[c].asked.first() == Some(&id);
-                self.check(known, || format!("order: UNSUBACK {id} out of turn"));
+                self.wrong.check(known, || format!("order: UNSUBACK {id} out of turn"));
                 self.links[c].asked.retain(|asked| *asked != id);
             }
             Got::Disconnect(reason) => {
                 use ReasonCode as R;
                 let known = [R::SessionTakenOver, R::QuotaExceeded, R::KeepAliveTimeout];
-                self.check(known.contains(&reason), || format!("disconnected: {reason:?}"));
+                self.wrong.check(known.contains(&reason), || format!("disconnected: {reason:?}"));
             }
             Got::Pingresp => match self.links[c].pings.checked_sub(1) {
                 Some(left) => self.links[c].pings = left,
-                None => self.fail(|| "unasked: PINGRESP".into()),
+                None => self.wrong.fail(|| "unasked: PINGRESP".into()),
             },
-            Got::Auth(..) => self.fail(|| "unasked: AUTH".into()),
+            Got::Auth(..) => self.wrong.fail(|| "unasked: AUTH".into()),
         }
     }
 
@@ -470,14 +471,14 @@ impl Simulation {
                 Version::V5 => ReasonCode::QuotaExceeded,
                 _ => ReasonCode::ServerUnavailable,
             };
-            self.check(reason == told && !present, || format!("refused: CONNACK {reason:?}"));
+            self.wrong.check(reason == told && !present, || format!("refused: CONNACK {reason:?}"));
             self.links[c].open = false;
             self.actors[client].connection = None;
             return;
         }
         let expected = self.links[c].accepted.map(|(_, present)| present);
         let told = version == Version::V3_1 || Some(present) == expected;
-        self.check(reason == ReasonCode::Success && told, || {
+        self.wrong.check(reason == ReasonCode::Success && told, || {
             format!("session present: {present}, expected {expected:?}, {reason:?}")
         });
         self.links[c].open = true;

@@ -1,6 +1,7 @@
 //! Histories: what clients, sockets, shards and the clock do, one action after the other. A history
 //! is made from a seed, and stays meaningful when actions are taken out of it.
 
+use super::super::seeds::{self, one_of};
 use crate::{codec::Version, topics::Strategy};
 
 /// The clients, by the number that they have in a history.
@@ -157,11 +158,7 @@ pub enum Action {
 }
 
 /// A whole history.
-#[derive(Debug, Clone)]
-pub struct History {
-    pub setup: Setup,
-    pub actions: Vec<Action>,
-}
+pub type History = seeds::History<Setup, Action>;
 
 impl History {
     /// The one history of a seed.
@@ -180,10 +177,6 @@ impl History {
         actions.extend((0..ACTIONS).map(|_| action(&mut rng, &setup)));
         Self { setup, actions }
     }
-}
-
-fn one_of<T: Copy>(rng: &mut fastrand::Rng, choices: &[T]) -> T {
-    choices[rng.usize(..choices.len())]
 }
 
 fn setup(rng: &mut fastrand::Rng) -> Setup {

@@ -163,7 +163,7 @@ impl Simulation {
             };
             let wrong =
                 sent.clone().find(|b| b.1.iter().filter(is_data).count() as u32 != b.2).is_some();
-            self.check(!wrong, || format!("credit: a batch to {to} costs something else"));
+            self.wrong.check(!wrong, || format!("credit: a batch to {to} costs something else"));
         }
     }
 
@@ -194,7 +194,8 @@ impl Simulation {
             r.from == from && r.owner == to && r.bound.is_some_and(|bound| bound <= number)
         };
         let late = self.retaining.iter().find(late).map(|r| r.number);
-        self.check(late.is_none(), || format!("retained: {late:?} was not sent to its owner"));
+        self.wrong
+            .check(late.is_none(), || format!("retained: {late:?} was not sent to its owner"));
         // Credit is back.
         for shard in 0..self.setup.shards {
             self.wake(shard);
@@ -211,7 +212,7 @@ impl Simulation {
             r.from == from && same && message.payload.as_bytes() == payload
         };
         let Some(place) = self.retaining.iter().position(is_it) else {
-            return self.fail(|| format!("retained: something for {topic} that nobody sent"));
+            return self.wrong.fail(|| format!("retained: something for {topic} that nobody sent"));
         };
         let retaining = self.retaining.remove(place);
         self.set_retained(retaining.number, at);
@@ -289,7 +290,7 @@ impl Simulation {
             let text = kept.map(|kept| String::from_utf8_lossy(kept.view().payload).into_owned());
             let kept = text.and_then(|text| text.split_once(':')?.0.parse().ok());
             let is_one = kept.is_some_and(|kept| wills.contains(&kept));
-            self.check(is_one || tight && kept == before[topic], || {
+            self.wrong.check(is_one || tight && kept == before[topic], || {
                 format!("retained: {kept:?} after one of the wills {wills:?}")
             });
             if kept != self.retained.now(topic).map(|r| r.0) {
@@ -306,20 +307,20 @@ impl Simulation {
         let Some((connected, has_will)) = self.in_broker(session) else {
             let expires = self.sessions[session].expires;
             let due = expires.is_some_and(|at| now + EARLY >= at);
-            self.check(due, || format!("session {session} expired too early: {expires:?}"));
+            self.wrong.check(due, || format!("session {session} expired too early: {expires:?}"));
             return self.end_session(session);
         };
-        self.check(!connected, || format!("session {session} is connected"));
+        self.wrong.check(!connected, || format!("session {session} is connected"));
         let known = &self.sessions[session];
         let (expires, will) = (known.expires, known.will.clone());
-        self.check(expires.is_none_or(|at| at + LATE > now), || {
+        self.wrong.check(expires.is_none_or(|at| at + LATE > now), || {
             format!("session {session} has not expired: {expires:?}")
         });
         let Some(due) = will.and_then(|will| will.due) else { return };
         if has_will {
-            self.check(due + LATE > now, || format!("will of {session} is late: {due}"));
+            self.wrong.check(due + LATE > now, || format!("will of {session} is late: {due}"));
         } else {
-            self.check(now + EARLY >= due, || format!("will of {session} is early: {due}"));
+            self.wrong.check(now + EARLY >= due, || format!("will of {session} is early: {due}"));
             self.publish_will(session);
         }
     }
@@ -338,7 +339,7 @@ impl Simulation {
         self.closed_by_shard(shard);
         let published = self.w.shared.stats[shard].wills_published.get();
         let expected = self.wills[shard];
-        self.check(published == expected, || {
+        self.wrong.check(published == expected, || {
             format!("wills: shard {shard} has published {published}, expected {expected}")
         });
     }
@@ -390,7 +391,7 @@ impl Simulation {
             _ => false,
         };
         let heard = link.heard;
-        self.check(is_right, || {
+        self.wrong.check(is_right, || {
             format!(
                 "connection {c} was closed without a cause: {cause:?}, heard {heard}, now {now}"
             )
@@ -414,7 +415,7 @@ impl Simulation {
             }
             let since = link.heard.max(link.unheard);
             let late = self.timeout(c).is_some_and(|ms| since + ms + LATE <= now);
-            self.check(!late, || format!("connection {c}: silent since {since}, and open"));
+            self.wrong.check(!late, || format!("connection {c}: silent since {since}, and open"));
         }
     }
 
@@ -441,19 +442,19 @@ impl Simulation {
                 return self.look_for_sleepers();
             }
         }
-        self.fail(|| "the world does not come to rest".into());
+        self.wrong.fail(|| "the world does not come to rest".into());
     }
 
     /// Nothing goes on: then nothing must be left that could.
     fn look_for_sleepers(&mut self) {
         let in_transit = !self.w.routes_with_mail().is_empty();
-        self.check(!in_transit, || "asleep: mail".into());
+        self.wrong.check(!in_transit, || "asleep: mail".into());
         for shard in 0..self.setup.shards {
             let broker = &mut self.w.brokers[shard];
             let (output, mail) = (broker.has_output(), broker.mail().has_items());
             let (work, starved) = (broker.has_work(), broker.is_starved());
             let effects = !broker.effects.is_empty();
-            self.check(!output && !mail && !work && !starved && !effects, || {
+            self.wrong.check(!output && !mail && !work && !starved && !effects, || {
                 format!("asleep: shard {shard}: output {output}, mail {mail}, work {work}, starved {starved}, effects {effects}")
             });
         }
@@ -465,7 +466,7 @@ impl Simulation {
             let exists = self.in_broker(session).map(|(connected, _)| connected);
             let expected = model.is_alive().then_some(model.connection.is_some());
             let last = !self.sessions[session + 1..].iter().any(|s| s.client == model.client);
-            self.check(!last || exists == expected, || {
+            self.wrong.check(!last || exists == expected, || {
                 format!("session {session} is {exists:?}, expected {expected:?}")
             });
         }
@@ -476,7 +477,7 @@ impl Simulation {
         let Some(key) = peer.key else { return };
         let broker = &self.w.brokers[peer.shard];
         let Some(connection) = broker.clients.connections.get(key.index()) else {
-            return self.fail(|| format!("connection {c} is unknown"));
+            return self.wrong.fail(|| format!("connection {c} is unknown"));
         };
         // It is read from again when half of its outbox is written.
         let full = peer.blocked && connection.queued() > self.setup.outbox / 2;
@@ -494,10 +495,12 @@ impl Simulation {
         let state =
             if waits { format!("{:?}", client.map(|c| &c.outgoing)) } else { String::new() };
         let fetching = idle && queued == 0 && fetches > 0;
-        self.check(full || !paused, || format!("asleep: connection {c} is not read from"));
-        self.check(!unwritten, || format!("asleep: connection {c} is not written to"));
-        self.check(!waits, || format!("asleep: connection {c} has room, {queued} wait {state}"));
-        self.check(!fetching, || format!("asleep: connection {c} waits for {fetches} fetches"));
+        self.wrong.check(full || !paused, || format!("asleep: connection {c} is not read from"));
+        self.wrong.check(!unwritten, || format!("asleep: connection {c} is not written to"));
+        self.wrong
+            .check(!waits, || format!("asleep: connection {c} has room, {queued} wait {state}"));
+        self.wrong
+            .check(!fetching, || format!("asleep: connection {c} waits for {fetches} fetches"));
     }
 
     /// The shard that keeps a topic's retained message.

@@ -69,7 +69,7 @@ fn seed_19() {
         Turn(1),
         Time(100000),
     ];
-    replay(setup, actions);
+    replay(setup, &actions);
 }
 
 /// What has expired goes to no other member when a session of a group ends. `[MQTT-3.3.2-5]`
@@ -154,5 +154,5 @@ fn seed_152() {
             },
         ),
     ];
-    replay(setup, actions);
+    replay(setup, &actions);
 }

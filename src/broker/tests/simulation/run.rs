@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::{
-    super::world::World,
+    super::{seeds::Wrong, world::World},
     client::{Actor, Link},
-    history::{Action, History, Setup, VERSIONS},
+    history::{Action, Setup, VERSIONS},
     model::{Message, Moment, Retained, Session},
     verdict::Reception,
 };
@@ -54,7 +54,7 @@ pub struct Simulation {
     /// When the turn whose output is looked at began, in milliseconds of the clock.
     pub began: u64,
     /// The first thing that is wrong.
-    pub wrong: Option<String>,
+    pub wrong: Wrong,
 }
 
 impl Simulation {
@@ -98,41 +98,23 @@ impl Simulation {
             awake: vec![None; setup.shards],
             next_tick: vec![0; setup.shards],
             began: 0,
-            wrong: None,
+            wrong: Wrong::default(),
             w,
         }
     }
 
     /// Runs a whole history, and says what is wrong first.
-    pub fn run(history: &History) -> Result<(), String> {
-        let mut simulation = Self::new(history.setup);
-        for (n, action) in history.actions.iter().enumerate() {
+    pub fn run(setup: Setup, actions: &[Action]) -> Result<(), String> {
+        let mut simulation = Self::new(setup);
+        for (n, action) in actions.iter().enumerate() {
             simulation.step(*action);
-            if let Some(wrong) = simulation.wrong.take() {
-                return Err(format!("{wrong} (action {n}: {action:?})"));
-            }
+            let outcome = simulation.wrong.take();
+            outcome.map_err(|wrong| format!("{wrong} (action {n}: {action:?})"))?;
         }
         simulation.conclude();
-        match simulation.wrong.take() {
-            Some(wrong) => Err(wrong),
-            None => {
-                simulation.w.end();
-                Ok(())
-            }
-        }
-    }
-
-    /// Notes that something is wrong.
-    pub fn fail(&mut self, wrong: impl FnOnce() -> String) {
-        if self.wrong.is_none() {
-            self.wrong = Some(wrong());
-        }
-    }
-
-    pub fn check(&mut self, is_right: bool, wrong: impl FnOnce() -> String) {
-        if !is_right {
-            self.fail(wrong);
-        }
+        simulation.wrong.take()?;
+        simulation.w.end();
+        Ok(())
     }
 
     /// A new moment.
@@ -223,14 +205,15 @@ impl Simulation {
             let link = &self.links[c];
             let waiting = self.actors[client].pending.len() + link.asked.len() + link.pings;
             let open = self.links[c].open && self.links[c].session.is_some();
-            self.check(open && waiting == 0, || {
+            self.wrong.check(open && waiting == 0, || {
                 format!("unanswered: client {client} waits for {waiting} answers")
             });
         }
         let late = self.retaining.first().map(|r| r.number);
-        self.check(late.is_none(), || format!("retained: {late:?} has not come to its owner"));
+        self.wrong
+            .check(late.is_none(), || format!("retained: {late:?} has not come to its owner"));
         let (refused, counted) = (self.not_retained, self.w.dropped(DropReason::RetainedFull));
-        self.check(refused == counted, || {
+        self.wrong.check(refused == counted, || {
             format!("retained: {counted} were too many, expected {refused}")
         });
     }

@@ -47,14 +47,14 @@ impl Simulation {
     pub fn receive(&mut self, c: C, got: &Msg) {
         let at = self.next();
         let Some(session) = self.links[c].last_session else {
-            return self.fail(|| "a message before CONNACK".into());
+            return self.wrong.fail(|| "a message before CONNACK".into());
         };
         let hello = self.links[c].hello;
         if self.actors[self.links[c].client].version == Version::V5 {
             let fits = hello.packet == 0 || got.size <= hello.packet as usize;
-            self.check(fits, || format!("size: {} bytes of {}", got.size, hello.packet));
+            self.wrong.check(fits, || format!("size: {} bytes of {}", got.size, hello.packet));
             let known = got.alias.is_none_or(|alias| alias <= hello.aliases);
-            self.check(known, || format!("alias: {:?} of {}", got.alias, hello.aliases));
+            self.wrong.check(known, || format!("alias: {:?} of {}", got.alias, hello.aliases));
         }
         let number = got.text().split_once(':').and_then(|(number, _)| number.parse().ok());
         let number: Option<usize> = number.filter(|n| *n < self.messages.len());
@@ -62,15 +62,17 @@ impl Simulation {
             self.check_packet_id(c, session, got, number);
         }
         let Some(number) = number else {
-            return self.check(got.payload.is_empty(), || format!("content: {:?}", got.payload));
+            return self
+                .wrong
+                .check(got.payload.is_empty(), || format!("content: {:?}", got.payload));
         };
         let message = &self.messages[number];
         let same = message.payload == got.text() && TOPICS[message.topic] == got.topic;
-        self.check(same, || format!("content: {number} is not what was sent"));
+        self.wrong.check(same, || format!("content: {number} is not what was sent"));
         self.check_expiry(c, got, number);
         self.check_dup(c, got, number);
         let qos = self.messages[number].qos;
-        self.check(got.qos <= qos, || format!("QoS: {} of {qos}", got.qos));
+        self.wrong.check(got.qos <= qos, || format!("QoS: {} of {qos}", got.qos));
         let fresh = if got.qos == 2 { !got.again } else { !got.dup };
         let (qos, retain) = (got.qos, got.retain);
         self.check_reign(session, number, retain, at);
@@ -80,12 +82,12 @@ impl Simulation {
     fn check_packet_id(&mut self, c: C, session: usize, got: &Msg, number: Option<usize>) {
         let number = number.unwrap_or(usize::MAX);
         let used = self.links[c].live.insert(got.id, number);
-        self.check(used.is_none(), || format!("packet id: {} came twice", got.id));
+        self.wrong.check(used.is_none(), || format!("packet id: {} came twice", got.id));
         let (window, live) = (usize::from(self.window(c)), self.links[c].live.len());
-        self.check(live <= window, || format!("window: {live} of {window}"));
+        self.wrong.check(live <= window, || format!("window: {live} of {window}"));
         let held = self.sessions[session].held.insert(got.id, number);
         let same = held.is_none_or(|held| held == number && got.dup);
-        self.check(same, || {
+        self.wrong.check(same, || {
             format!("packet id: {} is {number} and {held:?}, DUP {}", got.id, got.dup)
         });
     }
@@ -94,16 +96,15 @@ impl Simulation {
     fn check_expiry(&mut self, c: C, got: &Msg, number: usize) {
         let message = &self.messages[number];
         let Some(interval) = message.expiry else {
-            let will = message.publisher.is_none();
-            return self
-                .check(got.expiry.is_none() || will, || format!("expiry: {number} has one"));
+            let is_right = got.expiry.is_none() || message.publisher.is_none();
+            return self.wrong.check(is_right, || format!("expiry: {number} has one"));
         };
         let began = self.began;
         let fresh = message.copies.iter().any(|copy| copy.expires_at.is_none_or(|at| at > began));
         let late = !fresh && !got.dup && !self.links[c].slow;
-        self.check(!late, || format!("expiry: {number} has expired"));
+        self.wrong.check(!late, || format!("expiry: {number} has expired"));
         let longer = got.expiry.is_some_and(|seconds| u64::from(seconds) * 1_000 > interval);
-        self.check(!longer, || format!("expiry: {:?} of {interval} ms", got.expiry));
+        self.wrong.check(!longer, || format!("expiry: {:?} of {interval} ms", got.expiry));
     }
 
     /// What was published after the connection was made is sent for the first time.
@@ -111,14 +112,14 @@ impl Simulation {
         let accepted = self.links[c].accepted.map_or(0, |(at, _)| at);
         let first = self.messages[number].copies.iter().map(|copy| copy.at).min();
         let new = first.is_none_or(|first| first > accepted);
-        self.check(!(got.dup && new), || format!("DUP: {number} has never been sent"));
+        self.wrong.check(!(got.dup && new), || format!("DUP: {number} has never been sent"));
     }
 
     /// A retained message is one that its topic has had since somebody asked for it.
     fn check_reign(&mut self, session: usize, number: usize, retain: bool, at: Moment) {
         let (message, session) = (&self.messages[number], &self.sessions[session]);
         if message.copies.is_empty() {
-            return self.fail(|| format!("content: {number} was never published"));
+            return self.wrong.fail(|| format!("content: {number} was never published"));
         }
         let live =
             session.subscriptions.iter().any(|s| s.asked.as_published && s.matches(message.topic));
@@ -134,7 +135,8 @@ impl Simulation {
                 .flatten()
                 .any(|(n, from, to)| *n == number && *from <= at && *to >= since)
         });
-        self.check(current, || format!("retained: {number} is out of date, or was not asked for"));
+        self.wrong
+            .check(current, || format!("retained: {number} is out of date, or was not asked for"));
     }
 
     /// When everything has gone where it goes.
@@ -178,11 +180,11 @@ impl Simulation {
             };
             let (losses, losses_qos0) = (dropped(&LOSSES), dropped(&LOSSES_OF_QOS_0));
             let (lost, lost_qos0) = (&missing[shard], &missing_qos0[shard]);
-            self.check(lost.len() <= losses, || {
+            self.wrong.check(lost.len() <= losses, || {
                 format!("missing: {lost:?} on shard {shard}, {losses} dropped")
             });
             let allowed = losses_qos0 + no_credit * super::history::VERSIONS.len();
-            self.check(lost_qos0.len() + lost.len() <= allowed.max(losses), || {
+            self.wrong.check(lost_qos0.len() + lost.len() <= allowed.max(losses), || {
                 format!("missing: {lost_qos0:?} with QoS 0 on shard {shard}, {allowed} dropped")
             });
         }
@@ -261,7 +263,7 @@ impl Simulation {
         let fetches = if message.retain { fetches.count() } else { 0 };
         let allowed = plain + shares.len() * message.copies.len() + fetches;
         let some = allowed > 0 || got.is_empty();
-        self.check(fresh <= allowed && some, || {
+        self.wrong.check(fresh <= allowed && some, || {
             format!("too often: {number} came {fresh} times to session {session}, {allowed} owed")
         });
     }
@@ -283,7 +285,7 @@ impl Simulation {
         let qos = plain.iter().map(|s| s.asked.qos).max().unwrap_or(0).min(message.qos);
         let retain = message.retain && plain.iter().any(|s| s.asked.as_published);
         let wrong = got.iter().find(|r| r.qos != qos || r.retain != retain);
-        self.check(wrong.is_none(), || {
+        self.wrong.check(wrong.is_none(), || {
             format!("attributes: {number}, QoS {qos}, RETAIN {retain}: {wrong:?}")
         });
     }
@@ -323,7 +325,7 @@ impl Simulation {
             })
             .sum();
         let losses = LOSSES.iter().map(|r| self.w.dropped(*r) as usize).sum::<usize>();
-        self.check(shared + losses >= owed, || {
+        self.wrong.check(shared + losses >= owed, || {
             format!("missing: {number} for {owed} groups, {shared} came")
         });
         let message = &self.messages[number];
@@ -332,7 +334,7 @@ impl Simulation {
         let fetches = fetches.filter(|s| message.retain && s.fetches && s.matches(message.topic));
         let most = most + may * message.copies.len() + fetches.count();
         let fresh = got.iter().filter(|r| r.fresh && r.qos == 2).count();
-        self.check(fresh <= most, || {
+        self.wrong.check(fresh <= most, || {
             format!("too often: {number} came {fresh} times, {most} owed")
         });
     }
@@ -366,7 +368,7 @@ impl Simulation {
             let came = got.iter().any(|r| r.session == session);
             let losses = LOSSES.iter().map(|r| self.w.dropped(*r)).sum::<u64>();
             let filter = asked.asked.filter;
-            self.check(came || losses > 0, || {
+            self.wrong.check(came || losses > 0, || {
                 format!("missing: retained {number} for session {session}, filter {filter}")
             });
         }
@@ -391,7 +393,8 @@ impl Simulation {
                 last.entry((session, publisher, message.topic, message.qos, qos)).or_default();
             let (was, is) = (*before, number);
             *before = number;
-            self.check(was <= is, || format!("order: {is} behind {was} in session {session}"));
+            self.wrong
+                .check(was <= is, || format!("order: {is} behind {was} in session {session}"));
         }
     }
 
@@ -415,12 +418,12 @@ impl Simulation {
         }
         let mut kept = BTreeMap::new();
         for message in self.w.messages(c) {
-            self.check(message.retain, || "retained: without RETAIN".into());
+            self.wrong.check(message.retain, || "retained: without RETAIN".into());
             let text = message.text().to_owned();
             let twice = kept.insert(message.topic, text).is_some();
-            self.check(!twice, || "retained: twice".into());
+            self.wrong.check(!twice, || "retained: twice".into());
         }
-        self.check(kept == expected, || format!("retained: {kept:?}, expected {expected:?}"));
+        self.wrong.check(kept == expected, || format!("retained: {kept:?}, expected {expected:?}"));
         self.w.disconnect(c);
     }
 

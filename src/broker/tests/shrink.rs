@@ -2,25 +2,11 @@
 
 use std::fmt::{Debug, Write};
 
-use super::{
-    history::{Action, History},
-    outcome,
-};
-
 /// The histories tried at most.
 const TRIES: usize = 3_000;
 
-/// A small history that fails in the same way, and how.
-pub fn shrink(history: &History, wrong: &str) -> (History, String) {
-    let outcome = |actions: &[Action]| {
-        outcome(&History { setup: history.setup, actions: actions.to_vec() }).err()
-    };
-    let (actions, wrong) = shrink_actions(&history.actions, wrong, outcome);
-    (History { setup: history.setup, actions }, wrong)
-}
-
 /// A few of the actions that fail in the same way, and how. `outcome` says how actions fail.
-pub fn shrink_actions<A: Clone>(
+pub fn shrink<A: Clone>(
     actions: &[A],
     wrong: &str,
     outcome: impl Fn(&[A]) -> Option<String>,
@@ -68,5 +54,5 @@ pub fn as_test(seed: u64, setup: &impl Debug, actions: &[impl Debug]) -> String 
     for action in actions {
         let _ = writeln!(text, "        {action:?},");
     }
-    text + "    ];\n    replay(setup, actions);\n}\n"
+    text + "    ];\n    replay(setup, &actions);\n}\n"
 }
