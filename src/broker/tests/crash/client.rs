@@ -150,6 +150,32 @@ impl Simulation {
             properties: WillProperties { delay_interval: delay, ..<_>::default() },
         });
         let absent = self.must_be_absent(client);
+        self.expect_session(client, clean, expiry);
+        let shard = hello.on % self.w.brokers.len();
+        self.begin(shard);
+        self.w.accepts_on = shard;
+        let c = self.w.open(version);
+        self.w.peers[c].wire = self.setup.wires.then(Vec::new);
+        let prompt = hello.prompt;
+        let (open, answered, sent_at) = (false, false, self.w.now.unix);
+        self.links.push(Link {
+            client,
+            clean,
+            sent_at,
+            expiry,
+            open,
+            answered,
+            prompt,
+            absent,
+            will,
+        });
+        self.actors[client].connection = Some(c);
+        self.send(c, &Packet::Connect(connect));
+    }
+
+    /// The client is about to ask for its session, and until there is an answer to that does not know
+    /// what has become of it.
+    fn expect_session(&mut self, client: usize, clean: bool, expiry: u32) {
         let may_be_absent = !self.must_be_present(client);
         let actor = &mut self.actors[client];
         // What it sends again may be new to the broker, which has passed it on before.
@@ -172,26 +198,6 @@ impl Simulation {
         for will in self.wills.iter_mut().filter(|will| will.client == client) {
             will.cancelled |= will.owed.is_none() && will.life.is_some();
         }
-        let shard = hello.on % self.w.brokers.len();
-        self.begin(shard);
-        self.w.accepts_on = shard;
-        let c = self.w.open(version);
-        self.w.peers[c].wire = self.setup.wires.then(Vec::new);
-        let prompt = hello.prompt;
-        let (open, answered, sent_at) = (false, false, self.w.now.unix);
-        self.links.push(Link {
-            client,
-            clean,
-            sent_at,
-            expiry,
-            open,
-            answered,
-            prompt,
-            absent,
-            will,
-        });
-        self.actors[client].connection = Some(c);
-        self.send(c, &Packet::Connect(connect));
     }
 
     /// The client's connection is over, as far as it is concerned.
