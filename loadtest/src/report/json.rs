@@ -18,10 +18,6 @@ pub fn report(outcomes: &[Outcome]) -> String {
 }
 
 fn one(outcome: &Outcome) -> Value {
-    let cpu = outcome.broker_cpu();
-    let deliveries = outcome.deliveries() as f64;
-    let (broker_each, tool_each) = outcome.cpu_per_message();
-    let per = |amount: f64, of: f64| (of > 0.0).then(|| amount / of);
     json!({
         "title": outcome.title,
         "tool_version": env!("CARGO_PKG_VERSION"),
@@ -41,24 +37,7 @@ fn one(outcome: &Outcome) -> Value {
             "cpu_seconds": outcome.connected.broker.zip(outcome.before.broker)
                 .map(|(after, before)| after.cpu - before.cpu),
         },
-        "measured": {
-            "seconds": outcome.measured_seconds,
-            "sent_per_second": per(outcome.measured.sent as f64, outcome.measured_seconds),
-            "received_per_second": per(outcome.measured.received as f64, outcome.measured_seconds),
-            "broker_cpu_seconds": cpu,
-            "broker_cpu_share": cpu.and_then(|cpu| per(cpu, outcome.measured_seconds)),
-            "messages_per_broker_cpu_second": cpu.and_then(|cpu| per(deliveries, cpu)),
-            "connects_per_broker_cpu_second":
-                cpu.and_then(|cpu| per(outcome.measured.connected_ever as f64, cpu)),
-            "tool_cpu_seconds": outcome.tool_cpu(),
-            "broker_cpu_us_per_message": broker_each,
-            "tool_cpu_us_per_message": tool_each,
-            "stolen_cpu_seconds": outcome.measurement.1.machine.stolen
-                - outcome.measurement.0.machine.stolen,
-            "machine_busy_cpu_seconds": outcome.measurement.1.machine.busy
-                - outcome.measurement.0.machine.busy,
-            "counts": counts(&outcome.measured),
-        },
+        "measured": measured(outcome),
         "total": counts(&outcome.total),
         "bytes_per_connection": {
             "broker": outcome.broker_bytes(),
@@ -102,6 +81,34 @@ fn one(outcome: &Outcome) -> Value {
             "p99_ms": second.p99,
         })).collect::<Value>(),
     })
+}
+
+fn measured(outcome: &Outcome) -> Value {
+    let cpu = outcome.broker_cpu();
+    let deliveries = outcome.deliveries() as f64;
+    let (broker_each, tool_each) = outcome.cpu_per_message();
+    json!({
+        "seconds": outcome.measured_seconds,
+        "sent_per_second": per(outcome.measured.sent as f64, outcome.measured_seconds),
+        "received_per_second": per(outcome.measured.received as f64, outcome.measured_seconds),
+        "broker_cpu_seconds": cpu,
+        "broker_cpu_share": cpu.and_then(|cpu| per(cpu, outcome.measured_seconds)),
+        "messages_per_broker_cpu_second": cpu.and_then(|cpu| per(deliveries, cpu)),
+        "connects_per_broker_cpu_second":
+            cpu.and_then(|cpu| per(outcome.measured.connected_ever as f64, cpu)),
+        "tool_cpu_seconds": outcome.tool_cpu(),
+        "broker_cpu_us_per_message": broker_each,
+        "tool_cpu_us_per_message": tool_each,
+        "stolen_cpu_seconds": outcome.measurement.1.machine.stolen
+            - outcome.measurement.0.machine.stolen,
+        "machine_busy_cpu_seconds": outcome.measurement.1.machine.busy
+            - outcome.measurement.0.machine.busy,
+        "counts": counts(&outcome.measured),
+    })
+}
+
+fn per(amount: f64, of: f64) -> Option<f64> {
+    (of > 0.0).then(|| amount / of)
 }
 
 fn latency(latency: &Latency) -> Value {
