@@ -4,10 +4,7 @@
 //! is read can be written, and reads as the same; how much of it has arrived makes no difference.
 
 use allocation_counter::measure;
-use ringmq::codec::{
-    DecodeError, Frame, FrameStatus, Packet, PublishHead, PublishProperties, SubscriptionIds,
-    Version, frame,
-};
+use ringmq::codec::{DecodeError, Frame, FrameStatus, Packet, Version, frame, testing};
 
 use crate::VERSIONS;
 
@@ -82,35 +79,8 @@ fn decoded(frame: &Frame<'_>, version: Version) {
     assert!(bytes.len() <= frame.len, "{packet:?} has grown from {} to {bytes:?}", frame.len);
     assert_eq!(read(&bytes, version), packet);
     if let Packet::Publish(publish) = &packet {
-        let mut forwarded = Vec::new();
-        publish.properties.encode_forwarded(&mut forwarded);
-        let properties = PublishProperties::decode_forwarded(&forwarded).expect("own bytes");
-        let expected = PublishProperties {
-            message_expiry_interval: None,
-            topic_alias: None,
-            subscription_identifiers: SubscriptionIds::default(),
-            ..publish.properties
-        };
-        assert_eq!(properties, expected);
-        let ids: Vec<u32> =
-            publish.properties.subscription_identifiers.iter().map(|id| id.get()).collect();
-        let head = PublishHead {
-            dup: publish.dup,
-            qos: publish.qos,
-            retain: publish.retain,
-            topic: publish.topic,
-            packet_id: publish.packet_id,
-            topic_alias: publish.properties.topic_alias,
-            message_expiry_interval: publish.properties.message_expiry_interval,
-            subscription_ids: &ids,
-            forwarded: &forwarded,
-            payload_len: publish.payload.len(),
-        };
-        let mut again = Vec::new();
-        head.encode(version, &mut again).expect("the same packet");
-        again.extend_from_slice(publish.payload);
-        assert_eq!(again, bytes);
-        assert_eq!(again.len(), head.packet_size(version));
+        testing::check_forwarded(publish);
+        testing::check_head(publish, version);
     }
 }
 

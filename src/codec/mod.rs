@@ -33,6 +33,9 @@ mod subscribe;
 mod unsubscribe;
 mod value;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 

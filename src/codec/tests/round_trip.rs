@@ -34,40 +34,12 @@ proptest! {
 
     #[test]
     fn a_head_and_its_payload_are_a_publish(publish in any::publish(), version in any::version()) {
-        let mut forwarded = Vec::new();
-        publish.properties.encode_forwarded(&mut forwarded);
-        let ids = publish.properties.subscription_identifiers;
-        let ids = ids.iter().map(|id| id.get()).collect::<Vec<_>>();
-        let head = PublishHead {
-            dup: publish.dup,
-            qos: publish.qos,
-            retain: publish.retain,
-            topic: publish.topic,
-            packet_id: publish.packet_id,
-            topic_alias: publish.properties.topic_alias,
-            message_expiry_interval: publish.properties.message_expiry_interval,
-            subscription_ids: &ids,
-            forwarded: &forwarded,
-            payload_len: publish.payload.len(),
-        };
-        let mut out = Vec::new();
-        head.encode(version, &mut out).unwrap();
-        out.extend_from_slice(publish.payload);
-        prop_assert_eq!(out.len(), head.packet_size(version));
-        prop_assert_eq!(out, encode(&Packet::Publish(publish), version).unwrap());
+        testing::check_head(&publish, version);
     }
 
     #[test]
     fn forwarded_properties_come_back(publish in any::publish()) {
-        let mut forwarded = Vec::new();
-        publish.properties.encode_forwarded(&mut forwarded);
-        let expected = PublishProperties {
-            message_expiry_interval: None,
-            topic_alias: None,
-            subscription_identifiers: SubscriptionIds::default(),
-            ..publish.properties
-        };
-        prop_assert_eq!(PublishProperties::decode_forwarded(&forwarded).unwrap(), expected);
+        testing::check_forwarded(&publish);
     }
 }
 
