@@ -16,20 +16,19 @@
 //!
 //! Without a store nothing is ever staged, and nothing waits.
 
+mod endings;
 mod once;
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::collections::VecDeque;
 
 use super::{Now, SessionKey};
+use endings::Endings;
 pub use once::Once;
-use once::{Awaited, Unstaged};
+use once::Receptions;
 
 use crate::{
     codec::PacketId,
-    record::{Batch, Change, Epoch, Load, NEVER, Position, SessionNumber},
+    record::{Batch, Change, Epoch, Load, NEVER, SessionNumber},
     topics::{ShardId, ShardSet},
 };
 
@@ -65,25 +64,12 @@ pub struct Journal {
     /// Epochs that are complete only when a later one is durable, in which their deferred changes
     /// are made.
     carried: VecDeque<(Epoch, Epoch)>,
-    /// The client identifiers of kept sessions whose end is not durable yet, and since which epoch.
-    ending: HashMap<Arc<str>, Epoch>,
-    /// The same, oldest first.
-    endings: VecDeque<(Epoch, Arc<str>)>,
+    /// Kept sessions whose end is not durable yet.
+    endings: Endings,
     /// Whose message is being delivered whose reception has to be kept together with it.
     once: Option<Once>,
-    /// What is to be kept together with the reception of a message by this shard.
-    once_here: Vec<Change>,
-    /// The same for messages that each other shard has received, since its last `Keep`.
-    once_for: Vec<Vec<Change>>,
-    /// This shard's epochs in which there was something of the kind, and which epoch of the other
-    /// shard's it belongs to, once that is known.
-    awaited: Vec<VecDeque<Awaited>>,
-    /// Deliveries that are not in the store's hands yet for such a reason.
-    unstaged: HashMap<Position, Unstaged>,
-    /// What other shards have given back, and in which epoch of this one it was sent.
-    returned: Vec<(Epoch, ShardId, Vec<Change>)>,
-    /// Who is to be told when that is durable.
-    to_tell: Vec<(Epoch, ShardId)>,
+    /// What has to be kept together with the receptions of such messages.
+    receptions: Receptions,
     /// Counts what was refused, for the store has failed.
     refused: u64,
     /// As many of them are known to each other shard, or were not its own.
@@ -155,15 +141,9 @@ impl Journal {
             promises: VecDeque::new(),
             deferred: VecDeque::new(),
             carried: VecDeque::new(),
-            ending: HashMap::new(),
-            endings: VecDeque::new(),
+            endings: Endings::default(),
             once: None,
-            once_here: Vec::new(),
-            once_for: (0..shards).map(|_| Vec::new()).collect(),
-            awaited: (0..shards).map(|_| VecDeque::new()).collect(),
-            unstaged: HashMap::new(),
-            returned: Vec::new(),
-            to_tell: Vec::new(),
+            receptions: Receptions::new(shards),
             refused: 0,
             told: vec![0; shards],
         }
@@ -193,7 +173,7 @@ impl Journal {
         }
         self.staged += 1;
         let epoch = self.epoch;
-        if let Some(unstaged) = self.unstaged_before(&change) {
+        if let Some(unstaged) = self.receptions.unstaged_before(&change) {
             unstaged.late.push((epoch, change));
             return;
         }
@@ -263,7 +243,7 @@ impl Journal {
     pub fn is_pending(&self) -> bool {
         !self.pending.is_empty()
             || !self.redealt.is_empty()
-            || !self.once_here.is_empty()
+            || self.receptions.has_any_here()
             || self.awaits_once()
             || self.sent.iter().any(|sent| !sent.is_empty())
     }
@@ -286,10 +266,8 @@ impl Journal {
     /// The last epoch that is durable with all before it, here and where its messages went, and with
     /// what was deferred until then.
     pub fn watermark(&self) -> Epoch {
-        let complete = self.complete();
-        let awaited = self.awaited.iter().filter_map(|awaited| awaited.front());
-        let awaited = awaited.map(|first| first.epoch - 1).min().unwrap_or(Epoch::MAX);
-        self.kept_here().min(self.kept_elsewhere()).min(complete).min(awaited)
+        let kept_together = self.receptions.kept();
+        self.kept_here().min(self.kept_elsewhere()).min(self.complete()).min(kept_together)
     }
 
     /// The last epoch up to which nothing is deferred, or was and is not durable yet.
@@ -323,29 +301,19 @@ impl Journal {
     /// The kept session of this client has ended in the present epoch.
     pub fn ends(&mut self, client_id: &str) {
         self.forget_endings();
-        let client_id = Arc::<str>::from(client_id);
-        self.ending.insert(Arc::clone(&client_id), self.epoch);
-        self.endings.push_back((self.epoch, client_id));
+        self.endings.push(client_id, self.epoch);
     }
 
     /// Whether a kept session of this client has ended that may still be found after a crash: for
     /// good, if the store has failed.
     pub fn is_ending(&mut self, client_id: &str) -> bool {
         self.forget_endings();
-        self.ending.contains_key(client_id)
+        self.endings.contains(client_id)
     }
 
     fn forget_endings(&mut self) {
-        if self.failed || self.endings.is_empty() {
-            return;
-        }
-        let complete = self.watermark();
-        while self.endings.front().is_some_and(|(epoch, _)| *epoch <= complete) {
-            let Some((epoch, client_id)) = self.endings.pop_front() else { return };
-            // It may have had another session since.
-            if self.ending.get(&client_id) == Some(&epoch) {
-                self.ending.remove(&client_id);
-            }
+        if !self.failed && !self.endings.is_empty() {
+            self.endings.forget(self.watermark());
         }
     }
 
@@ -408,7 +376,7 @@ impl Journal {
     /// Another shard has kept all that it was sent up to this epoch, but for what it gives back.
     pub fn on_kept(&mut self, from: ShardId, epoch: Epoch, changes: Vec<Change>) {
         if !changes.is_empty() && !self.failed {
-            self.returned.push((epoch, from, changes));
+            self.receptions.give_back(epoch, from, changes);
         }
         if let Some(sent) = self.sent.get_mut(from.index()) {
             pop_up_to(sent, epoch);
@@ -421,10 +389,7 @@ impl Journal {
         let kept = self.pending.back().copied().unwrap_or(0);
         let told = self.told.get_mut(from.index());
         let refused = told.is_some_and(|t| std::mem::replace(t, self.refused) != self.refused);
-        let changes = self.once_for.get_mut(from.index()).map(std::mem::take).unwrap_or_default();
-        for awaited in self.awaited.get_mut(from.index()).into_iter().flatten() {
-            awaited.theirs.get_or_insert(epoch);
-        }
+        let changes = self.receptions.take_for(from, epoch);
         self.promises.push_back(Promise { to: from, epoch, kept, refused, changes });
     }
 
@@ -457,17 +422,13 @@ impl Journal {
         self.deferred.clear();
         self.carried.clear();
         self.redealt.clear();
-        self.once_here.clear();
-        self.unstaged.clear();
-        self.once_for.iter_mut().for_each(Vec::clear);
-        self.returned.clear();
-        self.to_tell.clear();
+        self.receptions.fail();
     }
 
     /// What was pending when the store failed is not waited for any more: whoever waited is told.
     pub fn give_up(&mut self) {
         self.pending.clear();
-        self.awaited.iter_mut().for_each(VecDeque::clear);
+        self.receptions.give_up();
     }
 }
 
