@@ -141,11 +141,10 @@ fn a_second_signal_does_not_wait() {
     // The first one may still be at work when the second one comes; then they are one.
     let status = loop {
         assert!(start.elapsed() < Duration::from_secs(15), "it goes on waiting");
-        if let Some(status) = server.status() {
+        if let Some(status) = server.wait_for(Duration::from_millis(20)) {
             break status;
         }
         server.terminate();
-        std::thread::sleep(Duration::from_millis(20));
     };
     assert_eq!(status.code(), Some(1));
     drop(client);

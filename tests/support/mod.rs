@@ -24,7 +24,11 @@ pub use ringmq::codec::{
     SubscriptionOptions, Version, Will,
 };
 pub use rustix::process::Signal;
-use rustix::process::{Pid, kill_process};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::retry_on_intr,
+    process::{Pid, PidfdFlags, kill_process, pidfd_open},
+};
 use socket2::{Domain, Socket, Type};
 
 /// How long to wait for what should come at once. Machines that run tests can be very busy.
@@ -187,16 +191,14 @@ impl Server {
         self.child.try_wait().expect("it is our child")
     }
 
+    /// Waits for the process to end, for so long at the most.
+    pub fn wait_for(&mut self, time: Duration) -> Option<ExitStatus> {
+        wait_for(&mut self.child, time)
+    }
+
     /// Waits for the process to end.
     pub fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.status() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the broker does not end");
-            thread::sleep(Duration::from_millis(5));
-        }
+        self.wait_for(PATIENCE).expect("the broker ends")
     }
 
     /// Resident memory in KiB.
@@ -246,13 +248,9 @@ pub fn run_with(flags: &[&str], adjust: impl FnOnce(&mut Command)) -> Finished {
     clean(command.args(flags));
     adjust(&mut command);
     let mut child = command.spawn().expect("the broker can be started");
-    let deadline = Instant::now() + PATIENCE;
-    while child.try_wait().expect("it is our child").is_none() {
-        if Instant::now() > deadline {
-            let _ = child.kill();
-            panic!("{flags:?}: still running");
-        }
-        thread::sleep(Duration::from_millis(5));
+    if wait_for(&mut child, PATIENCE).is_none() {
+        let _ = child.kill();
+        panic!("{flags:?}: still running");
     }
     let output = child.wait_with_output().expect("it has ended");
     Finished {
@@ -260,6 +258,16 @@ pub fn run_with(flags: &[&str], adjust: impl FnOnce(&mut Command)) -> Finished {
         stdout: String::from_utf8(output.stdout).expect("UTF-8"),
         stderr: String::from_utf8(output.stderr).expect("UTF-8"),
     }
+}
+
+/// Waits for a process to end, for so long at the most.
+fn wait_for(child: &mut Child, time: Duration) -> Option<ExitStatus> {
+    let pid = Pid::from_raw(child.id() as i32).expect("a process id");
+    let process = pidfd_open(pid, PidfdFlags::empty()).expect("a process of ours");
+    let time = Timespec::try_from(time).expect("a time to wait");
+    let mut fds = [PollFd::new(&process, PollFlags::IN)];
+    retry_on_intr(|| poll(&mut fds, Some(&time))).expect("a process can be waited for");
+    child.try_wait().expect("it is our child")
 }
 
 /// Pipes for its output, and nothing of this process's settings.
