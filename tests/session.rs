@@ -2,7 +2,10 @@
 
 mod support;
 
-use support::{Client, Disconnect, QoS, ReasonCode, Server, VERSIONS, Version, over_shards};
+use ringmq::codec::WillProperties;
+use support::{
+    Client, Connect, Disconnect, QoS, ReasonCode, Server, VERSIONS, Version, Will, over_shards,
+};
 
 const V5: Version = Version::V5;
 
@@ -10,6 +13,22 @@ fn resume(server: &Server, expiry: Option<u32>) -> Client {
     server.connect_with(V5, "client", |connect| {
         connect.clean_start = false;
         connect.properties.session_expiry_interval = expiry;
+    })
+}
+
+/// A client whose session ends so many seconds after it has gone, and then has its id published as its
+/// will to `end`.
+fn resume_until_end<'a>(server: &Server, client_id: &'a str, expiry: u32) -> Client {
+    server.connect_with(V5, client_id, |connect: &mut Connect<'a>| {
+        connect.clean_start = false;
+        connect.properties.session_expiry_interval = Some(expiry);
+        connect.will = Some(Will {
+            topic: "end",
+            payload: client_id.as_bytes(),
+            qos: QoS::AtMostOnce,
+            retain: false,
+            properties: WillProperties { delay_interval: u32::MAX, ..WillProperties::default() },
+        });
     })
 }
 
@@ -74,15 +93,13 @@ fn a_persistent_session_comes_back_and_a_clean_start_ends_it() {
 fn a_session_expires() {
     over_shards(&["--log-level=debug"], |server| {
         let mut watcher = server.connect(V5, "watcher");
-        let mut client = resume(server, Some(1));
+        watcher.subscribe("end", QoS::AtMostOnce);
+        let mut client = resume_until_end(server, "client", 1);
         client.subscribe("t", QoS::AtLeastOnce);
         client.cut();
-        // Its end is seen by a publisher that finds no subscriber any more.
-        let deadline = std::time::Instant::now() + support::PATIENCE;
-        while watcher.publish("t", "", QoS::AtLeastOnce) != ReasonCode::NoMatchingSubscribers {
-            assert!(std::time::Instant::now() < deadline, "it does not end");
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
+        watcher.expect_message("end", "client");
+        let reason = watcher.publish("t", "", QoS::AtLeastOnce);
+        assert_eq!(reason, ReasonCode::NoMatchingSubscribers);
         assert!(!session_exists(server));
     });
 }
@@ -241,14 +258,9 @@ fn a_queued_message_expires() {
             });
         }
         // Another client's session of the same length says when the time is over.
-        let mut watcher = server.connect_with(V5, "watcher", |connect| {
-            connect.properties.session_expiry_interval = Some(2);
-        });
-        watcher.subscribe("watched", QoS::AtMostOnce);
-        watcher.cut();
-        while publisher.publish("watched", "", QoS::AtLeastOnce) == ReasonCode::Success {
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
+        publisher.subscribe("end", QoS::AtMostOnce);
+        resume_until_end(server, "watcher", 2).cut();
+        publisher.expect_message("end", "watcher");
         let mut client = server.connect_persistent(V5, "client");
         let message = client.take_message("t", "long");
         assert!(message.expiry.is_some_and(|left| (500..600).contains(&left)), "{message:?}");
