@@ -203,13 +203,12 @@ fn a_silent_client_is_cut_off_after_one_and_a_half_keep_alives() {
     let mut old = server.connect_with(Version::V3_1_1, "old", |connect| connect.keep_alive = 1);
     let mut patient = server.connect(V5, "patient");
     // Pings keep one of them alive until the others are gone.
-    let stream = silent.stream().try_clone().unwrap();
-    stream.set_nonblocking(true).unwrap();
-    while stream.peek(&mut [0]).is_err() {
+    let ping_interval = std::time::Duration::from_millis(20);
+    silent.stream().set_read_timeout(Some(ping_interval)).unwrap();
+    while silent.stream().peek(&mut [0]).is_err() {
         talker.expect_nothing();
-        std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    stream.set_nonblocking(false).unwrap();
+    silent.stream().set_read_timeout(Some(support::PATIENCE)).unwrap();
     silent.expect_disconnect(ReasonCode::KeepAliveTimeout);
     old.expect_closed();
     talker.expect_nothing();

@@ -3,7 +3,8 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver, RecvTimeoutError},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -22,7 +23,8 @@ const PACE: Duration = Duration::from_millis(5);
 /// Pairs of clients that talk to each other all the time: a message of QoS 0 and one of QoS 1 in
 /// each round.
 pub struct Neighbours {
-    pairs: Vec<(Arc<AtomicU64>, JoinHandle<Figures>)>,
+    /// With what each says at the end of a round.
+    pairs: Vec<(Receiver<()>, JoinHandle<Figures>)>,
     stop: Arc<AtomicBool>,
 }
 
@@ -45,14 +47,17 @@ impl Neighbours {
             let publisher = server.connect(version, &format!("neighbour-{number}-speaks"));
             let topic = format!("neighbours/{number}");
             subscriber.subscribe(&topic, QoS::AtLeastOnce);
-            let rounds = Arc::new(AtomicU64::new(0));
-            let (count, stop) = (Arc::clone(&rounds), Arc::clone(&stop));
+            let (tell, rounds) = mpsc::channel();
+            let stop = Arc::clone(&stop);
             let mut pair = Pair { publisher, subscriber, topic, figures: Figures::default() };
             let thread = thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let round = count.load(Ordering::Relaxed);
+                for round in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
                     pair.talk(round);
-                    count.store(round + 1, Ordering::Relaxed);
+                    // Nobody may want to know any more.
+                    let _ = tell.send(());
                     thread::sleep(PACE);
                 }
                 pair.figures
@@ -67,12 +72,15 @@ impl Neighbours {
     /// Waits until each pair has had two more rounds: all of them are served now.
     pub fn go_on(&self) {
         let deadline = Instant::now() + PATIENCE;
-        for (rounds, thread) in &self.pairs {
-            let target = rounds.load(Ordering::Relaxed) + 2;
-            while rounds.load(Ordering::Relaxed) < target {
-                assert!(!thread.is_finished(), "a neighbour has failed, see above");
-                assert!(Instant::now() < deadline, "the neighbours do not get on");
-                thread::sleep(Duration::from_millis(1));
+        for (rounds, _) in &self.pairs {
+            // Those that are over do not count.
+            rounds.try_iter().for_each(drop);
+            for _ in 0..2 {
+                match rounds.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                    Ok(()) => {}
+                    Err(RecvTimeoutError::Timeout) => panic!("the neighbours do not get on"),
+                    Err(_) => panic!("a neighbour has failed, see above"),
+                }
             }
         }
     }
