@@ -93,8 +93,8 @@ class Broker:
         self.process = self.log = None
         self.now = 0
 
-    def start(self, work):
-        """Returns when the broker answers a CONNECT."""
+    def start(self, work, patience=20):
+        """Returns when the broker answers a CONNECT, within so many seconds."""
         self.now = self.port or free_port()
         values = {"port": self.now}
         if self.config:
@@ -111,12 +111,12 @@ class Broker:
                     start_new_session=True)
         except OSError as error:
             raise Failure(f"does not start: {error.strerror}") from None
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + patience
         while not answers(self.now):
             if self.process.poll() is not None:
                 raise Failure(f"ended at its start with {self.process.returncode}: {self.tail()}")
             if time.monotonic() > deadline:
-                raise Failure(f"answers no CONNECT within 20 s: {self.tail()}")
+                raise Failure(f"answers no CONNECT within {patience} s: {self.tail()}")
             time.sleep(0.05)
 
     def stop(self):

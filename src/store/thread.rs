@@ -21,6 +21,11 @@ use crate::stats::StoreStats;
 /// Bytes of changes that are committed at a time, so that nobody waits for very long; one batch is
 /// committed however large it is.
 const MAX_COMMIT_BYTES: usize = 8 << 20;
+/// Time from one commit to the next while there is much to do. On a disk that is faster than this,
+/// commits of a few changes each would cost more than what they commit, and wake the shards for each.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(1);
+/// Changes of a commit that are much to do. A lone publisher has fewer, and waits for nothing.
+const MANY_CHANGES: usize = 8;
 /// Deliveries of ended sessions that are removed in one commit.
 const MAX_SWEPT: usize = 10_000;
 /// How often the engine may look after its space, while there are writes.
@@ -121,6 +126,8 @@ pub(super) fn prepare<F: Fn(usize, Outcome)>(
         upkeep: Instant::now(),
         upkeep_interval: UPKEEP_INTERVAL,
         is_untidy: false,
+        busy_since: None,
+        commit_interval: COMMIT_INTERVAL,
         teller,
         _folder: folder,
     };
@@ -141,6 +148,9 @@ pub(super) struct Worker<F: Fn(usize, Outcome)> {
     pub(super) upkeep_interval: Duration,
     /// Whether there is a reason for it to do so again.
     is_untidy: bool,
+    /// When the last commit began, if it had many changes.
+    busy_since: Option<Instant>,
+    pub(super) commit_interval: Duration,
     teller: Teller<F>,
     _folder: Option<Folder>,
 }
@@ -183,7 +193,10 @@ impl<F: Fn(usize, Outcome)> Worker<F> {
             Some(patience) => self.incoming.recv_timeout(patience),
         };
         match first {
-            Ok(order) => intake.add(order),
+            Ok(order) => {
+                intake.add(order);
+                thread::sleep(self.gathering());
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => intake.is_last = true,
         }
@@ -192,6 +205,14 @@ impl<F: Fn(usize, Outcome)> Worker<F> {
             intake.add(order);
         }
         intake
+    }
+
+    /// How long to let orders gather before they are committed.
+    pub(super) fn gathering(&self) -> Duration {
+        match self.busy_since {
+            Some(since) => self.commit_interval.saturating_sub(since.elapsed()),
+            None => Duration::ZERO,
+        }
     }
 
     /// How long to wait for orders; `None` for as long as it takes.
@@ -215,6 +236,7 @@ impl<F: Fn(usize, Outcome)> Worker<F> {
 
     fn handle(&mut self, intake: Intake) {
         let Intake { bytes, changes, epochs, loads, .. } = intake;
+        self.busy_since = (changes.len() >= MANY_CHANGES).then(Instant::now);
         if let Some(reason) = &self.teller.failed {
             for &shard in epochs.keys() {
                 (self.teller.tell)(shard, Outcome::Failed(reason.clone()));

@@ -11,6 +11,7 @@ use crate::record::{
     Restored, SessionRecord, StoredSession,
 };
 use crate::store::engine::Write;
+use crate::store::thread::Worker;
 use crate::store::{Durability, Store, keys};
 
 pub(super) fn session(session: u64, client_id: &str) -> Change {
@@ -332,4 +333,24 @@ fn an_idle_store_waits_for_nothing() {
     assert!(worker.patience().is_some(), "there is something to be synced");
     worker.durability = Durability::Os;
     assert_eq!(worker.patience(), None);
+}
+
+#[test]
+fn only_after_a_commit_of_many_changes_orders_gather() {
+    let disk = Disk::new();
+    let (handle, mut worker) = disk.open(Durability::Always).prepare(1, |_, _| ());
+    let commit = |worker: &mut Worker<_>, sessions: u64| {
+        let changes = (1..=sessions).map(|number| session(number, &number.to_string())).collect();
+        handle.submit(0, Batch { epoch: 1, changes, loads: vec![] });
+        worker.commit_interval = Duration::ZERO;
+        worker.turn();
+        worker.commit_interval = Duration::from_secs(3_600);
+    };
+    assert_eq!(worker.gathering(), Duration::ZERO);
+    commit(&mut worker, 7);
+    assert_eq!(worker.gathering(), Duration::ZERO);
+    commit(&mut worker, 8);
+    assert!(worker.gathering() > Duration::from_secs(1_800));
+    commit(&mut worker, 1);
+    assert_eq!(worker.gathering(), Duration::ZERO);
 }
