@@ -168,7 +168,7 @@ impl Run {
             }
         }
         self.drain();
-        let total = self.shared.counts();
+        let drained = self.shared.counts();
         self.samples.push(self.sample(true));
         self.shared.set_phase(Phase::Close);
         let mut workers = Vec::new();
@@ -178,6 +178,9 @@ impl Run {
             last_ready = last_ready.max(outcome.last_ready);
             workers.push(outcome);
         }
+        // What came until the end was acknowledged, and counts; that everybody leaves does not.
+        let Counts { ready, lost, .. } = drained;
+        let total = Counts { ready, lost, ..self.shared.counts() };
         self.clear_line();
         if self.job.course == Course::Hold && self.connect_seconds == 0.0 {
             self.connect_seconds = (last_ready - self.started) as f64 / 1e9;
