@@ -227,7 +227,11 @@ impl Broker {
     /// it is kept wherever it went.
     fn keep_after_all(&mut self, key: SessionKey) {
         let Some(client) = self.clients.sessions.get(key.index()) else { return };
-        self.change_behind_sent(Deferred::Restate(key, client.serial));
+        let restate = Deferred::Restate(key, client.serial);
+        match self.clients.journal.defers(client.serial) {
+            true => self.clients.journal.defer(restate),
+            false => self.change_behind_sent(restate),
+        }
     }
 
     /// Makes a change that must not become durable before what was sent in this turn to other shards

@@ -426,3 +426,25 @@ fn a_store_that_failed_lets_clean_sessions_be_and_promises_nothing() {
         }
     }
 }
+
+#[test]
+fn a_will_is_not_forgotten_with_a_later_one() {
+    let mut w = World::durable_with(2, |_| ());
+    let s = w.id_on(1, "s");
+    let a = w.id_on(0, "a");
+    absent_subscriber(&mut w, &s, "one", Q1);
+    let with = |topic| {
+        let will =
+            Will { topic, payload: b"x", qos: Q1, retain: false, properties: <_>::default() };
+        Some(will)
+    };
+    let c = w.connected(&Connect { will: with("one"), ..kept(&a) });
+    w.delivers_mail = false;
+    w.cut(c);
+    let c = w.connect_with(&Connect { will: with("two"), ..kept(&a) });
+    w.cut(c);
+    let mut w = w.crash(2, 10, |_| ());
+    w.advance(1_000);
+    let (c, _) = w.resumed(&kept(&s));
+    assert_eq!(w.texts(c), ["x"]);
+}
