@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{Ordering, fence},
 };
 
-use super::{Broker, Now, journal::Kept};
+use super::{Broker, Now, journal::Kept, share::Tried};
 use crate::{
     codec::QoS,
     record::{Batch, Change, Epoch, Outcome},
@@ -39,8 +39,8 @@ pub enum ShardMessage {
         index: u32,
         /// Whether one of them was online when you were chosen.
         online: bool,
-        /// The shards that had no member left when it came to them.
-        tried: ShardSet,
+        /// Where it has been before.
+        tried: Tried,
         /// As with [`ShardMessage::PublishOnce`], the shard of the client, if that is so.
         once: Option<ShardId>,
     },
@@ -52,8 +52,8 @@ pub enum ShardMessage {
         group: Arc<GroupRoute>,
         /// What to deliver.
         message: Arc<Message>,
-        /// The shards that had no member left when it came to them.
-        tried: ShardSet,
+        /// Where it has been.
+        tried: Tried,
     },
     /// Keep this as the retained message of its topic, or drop that one if this is empty.
     Retain(Arc<Message>),

@@ -47,6 +47,7 @@ use deliver::{Clients, QueuedBytes};
 use journal::Journal;
 pub use mail::{Mail, ShardMessage};
 use outbox::Outbox;
+pub use share::Tried;
 use sys::SysReport;
 use timer::TimerWheel;
 

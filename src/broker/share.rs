@@ -18,6 +18,15 @@ use crate::{
     topics::{GroupRoute, Pick, ShardId, ShardSet, Subscriber},
 };
 
+/// Where a message for a group has been in vain.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tried {
+    /// The shards that had no member for it when it came to them.
+    shards: ShardSet,
+    /// Whether members that are offline will do, for nobody was found online.
+    anyone: bool,
+}
+
 impl Broker {
     /// Gives a message to one member of each group that wants it.
     pub(super) fn deal_out(
@@ -31,17 +40,18 @@ impl Broker {
         let hash = origin.map_or(0, |origin| origin.hash);
         for group in groups.drain(..) {
             routed.matched = true;
-            self.deal_to(&group, hash, ShardSet::default(), encoding, routed);
+            self.deal_to(&group, hash, Tried::default(), encoding, routed);
         }
         self.group_routes = groups;
     }
 
-    /// Gives a message to one member of `group` that is not on one of the shards in `tried`.
+    /// Gives a message to one member of `group` that is not on one of the shards in `tried`. When all
+    /// that may have had one online have none any more, one that is offline will do.
     fn deal_to(
         &mut self,
         group: &Arc<GroupRoute>,
         publisher_hash: u64,
-        mut tried: ShardSet,
+        mut tried: Tried,
         encoding: &mut Encoding<'_>,
         routed: &mut Routed,
     ) {
@@ -49,20 +59,21 @@ impl Broker {
         let strategy = self.config.strategy;
         loop {
             let rng = &mut self.rng;
-            let pick = group.pick(strategy, rng, self.id, publisher_hash, topic_hash, tried);
+            let pick = group.pick(strategy, rng, self.id, publisher_hash, topic_hash, tried.shards);
             let Some(Pick { shard, index, online }) = pick else {
-                // Nobody elsewhere: if all members here have gone offline, one of them gets it.
-                let here = tried.contains(self.id);
-                if !here || !self.deliver_to_member(group, 0, false, encoding) {
+                if tried.anyone || tried.shards.is_empty() {
                     self.stats.publish_dropped.add(DropReason::NoMember, 1);
+                    return;
                 }
-                return;
+                tried = Tried { shards: ShardSet::EMPTY, anyone: true };
+                continue;
             };
+            let online = online && !tried.anyone;
             if shard == self.id {
                 if self.deliver_to_member(group, index, online, encoding) {
                     return;
                 }
-                tried.insert(shard);
+                tried.shards.insert(shard);
                 continue;
             }
             if !self.mail.has_credit(shard) {
@@ -94,11 +105,11 @@ impl Broker {
         from: ShardId,
         group: &Arc<GroupRoute>,
         (index, online): (u32, bool),
-        mut tried: ShardSet,
+        mut tried: Tried,
         encoding: &mut Encoding<'_>,
     ) {
         if !self.deliver_to_member(group, index, online, encoding) {
-            tried.insert(self.id);
+            tried.shards.insert(self.id);
             let (group, message) = (Arc::clone(group), encoding.message().for_another_shard());
             let returned = ShardMessage::Returned { from: self.id, group, message, tried };
             self.mail.push(from, returned);
@@ -110,7 +121,7 @@ impl Broker {
         &mut self,
         from: ShardId,
         group: &Arc<GroupRoute>,
-        tried: ShardSet,
+        tried: Tried,
         encoding: &mut Encoding<'_>,
     ) {
         let topic_hash = self.shared.seed.hash(encoding.publication.topic);
@@ -179,7 +190,7 @@ impl Broker {
         });
         let Some(group) = group else { return false };
         let hash = self.shared.seed.hash(topic);
-        self.deal_to(group, hash, ShardSet::default(), &mut encoding, &mut Routed::default());
+        self.deal_to(group, hash, Tried::default(), &mut encoding, &mut Routed::default());
         true
     }
 

@@ -156,3 +156,69 @@ fn seed_152() {
     ];
     replay(setup, &actions);
 }
+
+/// A group's only member went offline while a message was on its way to it: it gets it when it is
+/// back.
+#[test]
+fn seed_294() {
+    let setup = Setup {
+        shards: 3,
+        inflight: 4,
+        outbox: 1048576,
+        packets_per_turn: 4,
+        queue: 10000,
+        queue_bytes: 1048576,
+        queues_bytes: 1073741824,
+        drop_oldest: false,
+        queue_qos0: false,
+        credit: 12,
+        shapes: 64,
+        dawdles: true,
+        send_timeout: 1000000,
+        turn: 7,
+        sessions: 3,
+        retained: 1000,
+        strategy: HashClientId,
+    };
+    let member = Hello {
+        on: 2,
+        clean: false,
+        keep_alive: 30,
+        eager: true,
+        expiry: 3600,
+        receive: 1,
+        packet: 0,
+        aliases: 0,
+        prompt: false,
+        will: Some(WillOf { topic: 6, qos: 1, retain: true, delay: 60 }),
+    };
+    let publisher = Hello {
+        on: 0,
+        clean: false,
+        keep_alive: 0,
+        eager: false,
+        expiry: 3600,
+        receive: 0,
+        packet: 0,
+        aliases: 2,
+        prompt: false,
+        will: None,
+    };
+    let subscription =
+        Asked { filter: 9, qos: 1, no_local: false, as_published: true, handling: 1, id: 2 };
+    let message = Sent { topic: 4, qos: 1, retain: false, size: 5, expiry: 0, alias: 1 };
+    let actions = [
+        Connect(2, publisher),
+        Connect(0, member),
+        Turn(0),
+        Read(0, 33),
+        Turn(1),
+        Subscribe(0, subscription),
+        Publish(2, message),
+        Turn(0),
+        Turn(1),
+        Cut(0, 1),
+        Turn(0),
+    ];
+    replay(setup, &actions);
+}
