@@ -29,6 +29,11 @@ pub const BACKLOG: u32 = 65_535;
 /// connected: about 3 ms.
 pub const ACCEPTS_AT_ONCE: usize = 256;
 
+/// Connections of those accepted, or handed over by other shards, that a shard takes in in one turn:
+/// about 2 ms. The others wait, in the order in which they came, with their connect timeout not
+/// running yet. All of a fleet's CONNECTs at once would keep those that are connected waiting.
+pub const NEWCOMERS_PER_TURN: usize = 64;
+
 /// Reads after which a busy shard looks at its listeners again. While it deals with what thousands
 /// of connections have sent, a backlog of 4,096 would overflow.
 pub const READS_PER_ACCEPT: u32 = 32;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Shard;
+use super::{Newcomer, Shard};
 use crate::{
     limits,
     stats::ShardStats,
@@ -99,11 +99,40 @@ impl Shard {
                 continue;
             }
             match Socket::new(descriptor) {
-                Ok(socket) => self.open(socket, peer, &[]),
+                Ok(socket) => self.welcome(Newcomer { socket, peer, bytes: Vec::new() }),
                 Err(error) => self.lost(peer, &error),
             }
         }
         Outcome::Waiting
+    }
+
+    /// Has a connection wait until it is taken in. It counts as open, for it has a descriptor.
+    pub(super) fn welcome(&self, newcomer: Newcomer) {
+        self.stats.connections_open.add(1);
+        self.newcomers.borrow_mut().push_back(newcomer);
+        self.touch();
+    }
+
+    /// Takes in some of those that wait; says whether there are more.
+    pub(super) fn take_in(self: &Rc<Self>) -> bool {
+        for _ in 0..limits::NEWCOMERS_PER_TURN {
+            let newcomer = self.newcomers.borrow_mut().pop_front();
+            let Some(Newcomer { socket, peer, bytes }) = newcomer else { return false };
+            self.stats.connections_open.sub(1);
+            self.open(socket, peer, bytes);
+        }
+        !self.newcomers.borrow().is_empty()
+    }
+
+    /// Closes those that wait, when the broker stops.
+    pub(super) fn turn_away(&self) {
+        for newcomer in self.newcomers.borrow_mut().drain(..) {
+            if let Some(addresses) = &self.addresses {
+                addresses.release(newcomer.peer.ip());
+            }
+            self.stats.connections_open.sub(1);
+            newcomer.socket.close();
+        }
     }
 
     /// Whether far more connections are open than clients may connect: those are not even told.

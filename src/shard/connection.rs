@@ -4,7 +4,7 @@
 
 use std::{future::poll_fn, io, net::SocketAddr, os::fd::AsFd, rc::Rc, task::Poll};
 
-use super::{Arrival, Departure, Descriptor, Envelope, Shard};
+use super::{Arrival, Departure, Descriptor, Envelope, Newcomer, Shard};
 use crate::{
     broker::{ConnectionKey, NextStep},
     limits,
@@ -31,12 +31,12 @@ enum Step {
 
 impl Shard {
     /// Takes a connection in and spawns its task; `bytes` have been read from it already.
-    pub(super) fn open(self: &Rc<Self>, socket: Socket, peer: SocketAddr, bytes: &[u8]) {
+    pub(super) fn open(self: &Rc<Self>, socket: Socket, peer: SocketAddr, bytes: Vec<u8>) {
         let key = self.broker.borrow_mut().on_accepted(self.now(), peer);
         self.register(key, socket.as_fd());
-        self.keep_unread(key, bytes.to_vec());
-        let shard = Rc::clone(self);
         let mut step = if bytes.is_empty() { Step::Read } else { Step::Handle };
+        self.keep_unread(key, bytes);
+        let shard = Rc::clone(self);
         // An `async` block holds each of these once; the parameters of an `async fn` are held
         // twice.
         monoio::spawn(async move {
@@ -225,7 +225,7 @@ impl Shard {
         match descriptor.and_then(Socket::new) {
             Ok(socket) => {
                 self.stats.handovers_received.add(1);
-                self.open(socket, arrival.peer, &arrival.bytes);
+                self.welcome(Newcomer { socket, peer: arrival.peer, bytes: arrival.bytes });
             }
             Err(error) => self.lost(arrival.peer, &error),
         }

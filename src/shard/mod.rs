@@ -75,6 +75,13 @@ enum Descriptor {
     Sent(u64),
 }
 
+/// A connection that waits to be taken in, and what has been read of it.
+struct Newcomer {
+    socket: Socket,
+    peer: SocketAddr,
+    bytes: Vec<u8>,
+}
+
 /// A connection on the way out.
 struct Departure {
     to: usize,
@@ -105,6 +112,7 @@ pub(crate) struct Shard {
     addresses: Option<Arc<AddressCounts>>,
     listeners: RefCell<Vec<Rc<Listener>>>,
     reads_since_accept: Cell<u32>,
+    newcomers: RefCell<VecDeque<Newcomer>>,
     /// The connections that this shard's descriptor table holds at the most.
     max_open: u64,
     sockets: RefCell<Vec<Slot>>,

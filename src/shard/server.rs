@@ -382,6 +382,7 @@ fn make_shard(
         addresses: plan.address_counts.clone(),
         listeners: RefCell::default(),
         reads_since_accept: Cell::new(0),
+        newcomers: RefCell::default(),
         max_open: plan.max_open,
         sockets: RefCell::default(),
         unread: RefCell::default(),

@@ -42,7 +42,8 @@ impl Shard {
             if self.has_drained() {
                 return Poll::Ready(());
             }
-            let more = self.broker.borrow().has_work()
+            let more = self.take_in()
+                || self.broker.borrow().has_work()
                 || !self.next_turn.borrow().is_empty()
                 || self.handover.as_ref().is_some_and(|h| !h.waiting.borrow().is_empty());
             if more || !self.endpoint.prepare_sleep() {
@@ -291,6 +292,7 @@ impl Shard {
         for listener in self.listeners.borrow_mut().drain(..) {
             listener.shut_down();
         }
+        self.turn_away();
         self.broker.borrow_mut().on_drain(self.now());
     }
 
