@@ -21,6 +21,8 @@ import scale
 
 PAIRS, RATE = 20, 400
 MOST_P99 = 100
+# Messages queued for a session.
+EACH = 10
 MIB = 1 << 20
 
 
@@ -34,6 +36,9 @@ class Tool:
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                         text=True)
         self.stage, self.lines = "", []
+        self.spent = 0.0
+        # Since when it has received nothing, if so.
+        self.quiet_since = None
         self.reader = threading.Thread(target=self.follow, daemon=True)
         self.reader.start()
 
@@ -43,10 +48,29 @@ class Tool:
             progress = re.match(r"\s*\d+ s (\w+)", line)
             if progress:
                 self.stage = progress.group(1)
+            received = re.search(r"([\d.]+ ?[kM]?) recv/s", line)
+            if received and received.group(1) != "0.0":
+                self.quiet_since = None
+            elif self.quiet_since is None:
+                self.quiet_since = time.monotonic()
+
+    def wait_for_quiet(self, seconds, most=60):
+        """Until it has received nothing for so long, or has ended; `most` seconds at the most."""
+        end = time.monotonic() + most
+        while self.process.poll() is None and time.monotonic() < end:
+            if self.quiet_since is not None and time.monotonic() - self.quiet_since >= seconds:
+                return
+            time.sleep(0.02)
+
+    def cpu(self):
+        """Seconds of processor time, up to the last look if it has ended."""
+        self.spent = max(self.spent, scale.cpu_seconds(self.process.pid))
+        return self.spent
 
     def wait_for(self, *stages):
         """Until it says that it has come to one of these stages, or has ended."""
         while self.stage not in stages and self.process.poll() is None:
+            self.cpu()
             time.sleep(0.02)
 
     def interrupt(self):
@@ -63,6 +87,30 @@ class Tool:
                 return json.load(file)
         except OSError:
             raise RuntimeError("\n".join(self.lines[-5:]) or "the load generator failed") from None
+
+
+class Shares:
+    """Who used the processors since it was made. All that is nobody's here is the kernel's, most of
+    it work for sockets, and that of other programs."""
+
+    def __init__(self, who):
+        self.who = who
+        self.begin, self.before, self.busy_before = time.monotonic(), self.used(), self.busy()
+
+    def used(self):
+        return {name: cpu() for name, cpu in self.who.items()}
+
+    def busy(self):
+        words = list(map(int, scale.read("/proc/stat").splitlines()[0].split()[1:9]))
+        return (sum(words) - words[3] - words[4]) / os.sysconf("SC_CLK_TCK")
+
+    def say(self):
+        seconds = time.monotonic() - self.begin
+        parts = {name: used - self.before[name] for name, used in self.used().items()}
+        busy = self.busy() - self.busy_before
+        parts["anything else"] = max(0.0, busy - sum(parts.values()))
+        text = ", ".join(f"{name} {part / seconds:.2f}" for name, part in parts.items())
+        return f"{busy / seconds:.2f} of {os.cpu_count()} busy: {text}"
 
 
 class Storm:
@@ -121,6 +169,10 @@ class Storm:
     def cpu(self):
         return scale.cpu_seconds(self.options.pid)
 
+    def shares(self, **tools):
+        """Begins to watch who uses the processors."""
+        return Shares({"broker": self.cpu} | {name: tool.cpu for name, tool in tools.items()})
+
     def connected(self, result, name):
         connect, latency = result["connect"], result["latency_ms"]["connect"]
         self.say(name, f"{connect['connected']:,} in {connect['seconds']:.2f} s, "
@@ -148,12 +200,12 @@ def reconnect(storm):
     tool.wait_for("settling")
     storm.note_memory("all connected")
     neighbours = storm.neighbours()
-    cpu = storm.cpu()
     tool.wait_for("storm", "draining")
-    begin = time.monotonic()
-    result = tool.end()
+    shares = storm.shares(storm=tool, neighbours=neighbours)
+    tool.wait_for("draining")
+    share = shares.say()
     storm.during(neighbours)
-    share = (storm.cpu() - cpu) / (time.monotonic() - begin)
+    result = tool.end()
     storm.note_memory("at the end")
     storm.connected(result, "the first time")
     for number, round_ in enumerate(result["storms"], 1):
@@ -161,7 +213,7 @@ def reconnect(storm):
                   f"{round_['failed_attempts']:,} attempts failed, {round_['missing']:,} missing")
         storm.expect(round_["failed_attempts"] == 0 and round_["missing"] == 0,
                      "clients saw a failure within 30 s")
-    storm.say("broker", f"{share:.2f} cores")
+    storm.say("processors", share)
     after = scale.network_counters()
     storm.say("kernel's counters", ", ".join(f"{name} {after[name] - before[name]:,}" for name in before))
 
@@ -176,43 +228,55 @@ def take_over(storm):
     neighbours = storm.neighbours()
     cpu, begin = storm.cpu(), time.monotonic()
     new = storm.tool("new", *words, "--duration", 2)
+    shares = storm.shares(storm=new, old=old, neighbours=neighbours)
     new.wait_for("running")
-    seconds, spent = time.monotonic() - begin, storm.cpu() - cpu
+    seconds, spent, share = time.monotonic() - begin, storm.cpu() - cpu, shares.say()
     storm.note_memory("all taken over")
     storm.during(neighbours)
     result, lost = new.end(), old.interrupt()["total"]["lost_connections"]
     storm.connected(result, "connected again")
     storm.say("old connections closed", f"{lost:,}")
+    storm.say("processors", share)
     storm.say("broker", f"{spent / seconds:.2f} cores, {1e6 * spent / count:.1f} us for each")
     storm.expect(lost == count, "not all old connections were closed")
 
 
 def resume(storm):
     count = storm.scaled(200_000)
-    queued = 10 * count
+    queued = EACH * count
     session = ("sub", "-c", count, "-C", "false", "--prefix", "kept", "-t", "dev/%i/cmd", "-q", 1,
                "--connect-timeout", 30)
     storm.calm()
     storm.tool("first", *session, "--duration", 0.5).end()
     storm.note_memory("sessions")
     begin = time.monotonic()
-    filled = storm.tool("fill", "pub", "-c", 10, "-t", "dev/%s/cmd", "-L", queued, "-q", 1, "-s", 64,
-                        "--saturate", "-F", 100).end()
-    storm.say("queued", f"{filled['flows'][0]['acknowledged']:,} messages in {time.monotonic() - begin:.1f} s")
+    # One after the other: of several publishers one would be ahead, and %s counts for each of them.
+    filled = 0
+    for number in range(EACH):
+        fill = storm.tool(f"fill{number}", "pub", "-c", 1, "-t", "dev/%s/cmd", "-L", count, "-q", 1,
+                          "-s", 64, "--saturate", "-F", 1000)
+        filled += fill.end()["flows"][0]["acknowledged"]
+    storm.say("queued", f"{filled:,} messages in {time.monotonic() - begin:.1f} s")
     storm.note_memory("all queued")
     neighbours = storm.neighbours()
     cpu, begin = storm.cpu(), time.monotonic()
-    tool = storm.tool("again", *session, "--duration", 3, "--settle", 0)
+    tool = storm.tool("again", *session, "--duration", 600, "--settle", 0)
+    shares = storm.shares(storm=tool, neighbours=neighbours)
     tool.wait_for("running", "draining", "warming")
-    spent, seconds = storm.cpu() - cpu, time.monotonic() - begin
+    tool.wait_for_quiet(0)
+    spent, share = storm.cpu() - cpu, shares.say()
     storm.during(neighbours)
-    result = tool.end()
+    # Whether more comes.
+    tool.wait_for_quiet(10)
+    result = tool.interrupt()
     storm.connected(result, "resumed")
     received = result["total"]["received"]
-    storm.say("messages received", f"{received:,} of {queued:,}")
-    storm.say("broker", f"{spent / seconds:.2f} cores, {1e6 * spent / count:.1f} us for each session")
+    last = max((second["at_seconds"] for second in result["seconds"] if second["received_per_second"]), default=0)
+    storm.say("messages received", f"{received:,} of {queued:,}, the last in second {last:.0f}")
+    storm.say("processors", share)
+    storm.say("broker", f"{1e6 * spent / count:.1f} us for each session")
     storm.note_memory("at the end")
-    storm.expect(received >= queued, "messages are missing")
+    storm.expect(received == queued, f"{queued - received:,} messages are missing")
 
 
 def subscribe(storm, filter_):
@@ -223,8 +287,9 @@ def subscribe(storm, filter_):
     cpu = storm.cpu()
     tool = storm.tool("storm", "sub", "-c", clients, *filters, "--duration", 1, "--connect-timeout", 30,
                       "--connecting", 100_000, "--settle", 0.2)
+    shares = storm.shares(storm=tool, neighbours=neighbours)
     tool.wait_for("running", "settling", "draining")
-    spent = storm.cpu() - cpu
+    spent, share = storm.cpu() - cpu, shares.say()
     storm.note_memory(f"{clients * each:,} filters")
     storm.during(neighbours)
     result = tool.end()
@@ -234,6 +299,7 @@ def subscribe(storm, filter_):
     storm.say("all subscribed", f"{result['connect']['seconds']:.2f} s, "
               f"{clients * each / result['connect']['seconds']:,.0f} filters/s, "
               f"{1e6 * spent / clients / each:.2f} us of broker CPU for each, connecting included")
+    storm.say("processors", share)
     grown = storm.memory[-1][1] - storm.memory[0][1]
     storm.say("memory", f"{grown / clients / each:,.0f} B for each filter, connections included")
     storm.note_memory("at the end")
