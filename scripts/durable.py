@@ -24,8 +24,8 @@ CLIENTS = 1000
 # A fixed rate, half of what is to be reached on two cores.
 RATE = 25_000
 
-RINGMQ_FLAGS = ("--pin false --max-inflight 1000 --max-queued-messages 10000000 --log-level warn "
-                "--max-queued-bytes 1GiB --sys-interval 1s")
+RINGMQ_FLAGS = ("--pin false --max-inflight 1000 --max-queued-messages 10000000 "
+                "--max-queued-bytes 1GiB --sys-interval 1s --log-level info")
 
 # What Mosquitto promises depends on when it saves: all of its state, whenever it does.
 MOSQUITTO_CONFIG = f"""listener {{port}} {compare.HOST}
@@ -334,8 +334,10 @@ def offline(options, report):
         try:
             trial.start()
             stages = [("at the start", trial.memory())]
-            for first in range(0, count, 50_000 if kind.config else count):
-                sessions(trial, min(50_000 if kind.config else count, count - first), first)
+            # One descriptor table is all that Mosquitto has.
+            at_a_time = scale.descriptor_limit() * 3 // 4 if kind.config else count
+            for first in range(0, count, at_a_time):
+                sessions(trial, min(at_a_time, count - first), first)
             stages.append(("sessions, all away", trial.memory()))
             begin, cpu = time.monotonic(), scale.cpu_seconds(trial.pid)
             filled = trial.load(f"pub -c 10 -t away/%s -L {each * count} -q 1 -s 64 --saturate -F 100")
@@ -369,7 +371,7 @@ def start(options, report):
     count = max(1, int(1_000_000 * options.scale))
     at_a_time = 100_000
     kind = KINDS[0]
-    trial = Trial(kind, options, shards_flag(at_a_time) + " --max-retained-messages 2000000 --log-level info")
+    trial = Trial(kind, options, shards_flag(at_a_time) + " --max-retained-messages 2000000")
     try:
         trial.start()
         begin = time.monotonic()
