@@ -80,6 +80,8 @@ pub struct Matched<'a> {
 pub struct Encoding<'a> {
     /// The publication.
     pub publication: Publication<'a>,
+    /// If it is retained: whether a retained message of its topic that comes later may be older.
+    pub(super) supersedes: bool,
     message: Option<Arc<Message>>,
     /// What this shard has staged of it to be kept.
     pub(super) kept: Bodies,
@@ -92,6 +94,7 @@ impl<'a> Encoding<'a> {
     /// Nothing is made of it yet.
     pub fn new(publication: Publication<'a>) -> Self {
         Self {
+            supersedes: publication.retain,
             publication,
             message: None,
             kept: Bodies::default(),
@@ -210,7 +213,7 @@ impl Clients {
         let retain =
             matched.retained || (publication.retain && matched.options.retain_as_published);
         let Some(client) = self.sessions.get_mut(key.index()) else { return };
-        if publication.retain
+        if encoding.supersedes
             && !matched.retained
             && let Some(rare) = &mut client.rare
         {

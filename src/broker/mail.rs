@@ -18,7 +18,12 @@ use crate::{
 #[derive(Debug)]
 pub enum ShardMessage {
     /// A message that somebody on your shard wants.
-    Publish(Arc<Message>),
+    Publish {
+        /// Who sends it.
+        from: ShardId,
+        /// The message.
+        message: Arc<Message>,
+    },
     /// The same, of a client whose session is kept, with QoS 2: what is owed of it is kept together
     /// with its reception.
     PublishOnce {
@@ -93,7 +98,7 @@ impl ShardMessage {
     fn is_data(&self) -> bool {
         matches!(
             self,
-            Self::Publish(_) | Self::PublishOnce { .. } | Self::Shared { .. } | Self::Retain(_)
+            Self::Publish { .. } | Self::PublishOnce { .. } | Self::Shared { .. } | Self::Retain(_)
         )
     }
 }
@@ -289,7 +294,8 @@ impl Broker {
         missed.remove(self.id);
         for to in missed.iter() {
             if let Some(last) = last.get_mut(to.index()) {
-                last.items.push(ShardMessage::Publish(message.for_another_shard()));
+                let message = message.for_another_shard();
+                last.items.push(ShardMessage::Publish { from: self.id, message });
                 last.cost += 1;
             }
             self.ask_to_keep(to, view.qos);

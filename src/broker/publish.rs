@@ -269,7 +269,7 @@ impl Broker {
                 to,
                 match self.clients.journal.once() {
                     Some(_) => ShardMessage::PublishOnce { from: self.id, message },
-                    None => ShardMessage::Publish(message),
+                    None => ShardMessage::Publish { from: self.id, message },
                 },
             );
             self.ask_to_keep(to, encoding.publication.qos);

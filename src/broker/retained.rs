@@ -43,8 +43,8 @@ pub struct RetainedRequests {
     asked: bool,
     /// The session is among those that go on in the next turn.
     goes_on: bool,
-    /// Topics for which a newer retained message has been delivered in the meantime: what is
-    /// still on its way for them is out of date.
+    /// Topics for which a retained message has been delivered in the meantime that did not come
+    /// from the shard that keeps them: what is still on its way for them may be out of date.
     superseded: Vec<Box<str>>,
     superseded_bytes: usize,
 }
@@ -71,7 +71,8 @@ impl RetainedRequest {
 }
 
 impl RetainedRequests {
-    /// A message that is retained was delivered just now.
+    /// A message that is retained was delivered just now; its topic's own shard may not have had it
+    /// yet when it answered.
     pub fn superseded(&mut self, topic: &str) {
         if self.queue.is_empty()
             || self.superseded.len() >= MAX_SUPERSEDED

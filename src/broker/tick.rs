@@ -10,6 +10,7 @@ use crate::{
     codec::ReasonCode,
     session::Message,
     stats::{CloseReason, DropReason},
+    topics::ShardId,
 };
 
 impl Broker {
@@ -50,10 +51,10 @@ impl Broker {
         self.set_now(now);
         self.clients.relieve();
         match message {
-            ShardMessage::Publish(message) => self.on_published(&message),
+            ShardMessage::Publish { from, message } => self.on_published(from, &message),
             ShardMessage::PublishOnce { from, message } => {
                 self.clients.journal.deliver_once(Some(Once::From(from)));
-                self.on_published(&message);
+                self.on_published(from, &message);
                 self.clients.journal.deliver_once(None);
             }
             ShardMessage::Shared { from, group, message, index, online, tried, once } => {
@@ -86,9 +87,13 @@ impl Broker {
     }
 
     /// A message that another shard has sent to all of this one's subscribers.
-    fn on_published(&mut self, message: &Arc<Message>) {
+    fn on_published(&mut self, from: ShardId, message: &Arc<Message>) {
         self.stats.cross_shard_received.add(1);
         let mut encoding = Encoding::of(message);
+        let publication = &encoding.publication;
+        // What the topic's own shard answers behind it is no older.
+        encoding.supersedes =
+            publication.retain && self.shared.retained_owner(publication.topic) != from;
         if !self.has_expired(&encoding) {
             self.deliver_here(None, &mut encoding);
         }

@@ -159,7 +159,7 @@ impl Simulation {
             let sent = self.w.mail[shard][to].iter().filter(|batch| batch.0 > before);
             let is_data = |item: &&ShardMessage| {
                 use ShardMessage as M;
-                matches!(item, M::Publish(_) | M::Shared { .. } | M::Retain(_))
+                matches!(item, M::Publish { .. } | M::Shared { .. } | M::Retain(_))
             };
             let wrong =
                 sent.clone().find(|b| b.1.iter().filter(is_data).count() as u32 != b.2).is_some();

@@ -222,3 +222,67 @@ fn seed_294() {
     ];
     replay(setup, &actions);
 }
+
+/// What a topic's own shard answers is not held back for an older message that the same shard has
+/// sent before: the subscriber would keep the old value for ever. `[MQTT-3.3.1-9]`
+#[test]
+fn seed_57864() {
+    let setup = Setup {
+        shards: 2,
+        inflight: 3,
+        outbox: 1048576,
+        packets_per_turn: 7,
+        queue: 10000,
+        queue_bytes: 1048576,
+        queues_bytes: 1073741824,
+        drop_oldest: false,
+        queue_qos0: false,
+        credit: 15,
+        shapes: 64,
+        dawdles: false,
+        send_timeout: 5,
+        turn: 0,
+        sessions: 0,
+        retained: 1000,
+        strategy: HashTopic,
+    };
+    let first = Hello {
+        on: 2,
+        clean: false,
+        keep_alive: 30,
+        eager: true,
+        expiry: 30,
+        receive: 2,
+        packet: 0,
+        aliases: 0,
+        prompt: true,
+        will: Some(WillOf { topic: 6, qos: 0, retain: false, delay: 0 }),
+    };
+    let other = Hello {
+        on: 0,
+        clean: false,
+        keep_alive: 0,
+        eager: true,
+        expiry: 30,
+        receive: 1,
+        packet: 0,
+        aliases: 2,
+        prompt: true,
+        will: None,
+    };
+    let everything =
+        Asked { filter: 4, qos: 0, no_local: false, as_published: false, handling: 2, id: 1 };
+    let one = Asked { filter: 5, qos: 1, no_local: true, as_published: false, handling: 0, id: 0 };
+    let actions = [
+        Connect(0, first),
+        Connect(3, other),
+        Connect(4, Hello { eager: false, ..other }),
+        Subscribe(3, everything),
+        Settle,
+        Publish(0, Sent { topic: 2, qos: 1, retain: true, size: 20, expiry: 1, alias: 0 }),
+        Publish(4, Sent { topic: 2, qos: 0, retain: true, size: 20, expiry: 0, alias: 0 }),
+        Read(4, 69),
+        Subscribe(0, one),
+    ];
+    replay(setup, &actions);
+}
