@@ -67,7 +67,12 @@ class Subscriber:
 
     def __exit__(self, *_):
         self.process.terminate()
-        self._end()
+        try:
+            self._end()
+        except subprocess.TimeoutExpired:
+            # Its signal handler sends the DISCONNECT, and waits for ever for a lock that the
+            # program holds when the signal comes in the middle of a packet.
+            self.kill()
 
     def kill(self):
         """Ends it without a DISCONNECT."""
