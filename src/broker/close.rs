@@ -227,10 +227,15 @@ impl Broker {
     /// it is kept wherever it went.
     fn keep_after_all(&mut self, key: SessionKey) {
         let Some(client) = self.clients.sessions.get(key.index()) else { return };
-        let restate = Deferred::Restate(key, client.serial);
-        match self.clients.journal.defers(client.serial) {
-            true => self.clients.journal.defer(restate),
-            false => self.change_behind_sent(restate),
+        self.change_behind_will(client.serial, Deferred::Restate(key, client.serial));
+    }
+
+    /// Makes a change of a session, by its serial number, that must not become durable before an
+    /// earlier will of it is kept wherever it went, nor before what was sent in this turn.
+    fn change_behind_will(&mut self, serial: u32, change: Deferred) {
+        match self.clients.journal.defers(serial) {
+            true => self.clients.journal.defer(change),
+            false => self.change_behind_sent(change),
         }
     }
 
@@ -272,11 +277,7 @@ impl Broker {
             return;
         }
         self.clients.journal.ends(&client.id);
-        let end = Deferred::End(client.number);
-        match self.clients.journal.defers(client.serial) {
-            true => self.clients.journal.defer(end),
-            false => self.change_behind_sent(end),
-        }
+        self.change_behind_will(client.serial, Deferred::End(client.number));
     }
 
     fn leave_messages(&mut self, client: &mut Client) {
