@@ -150,6 +150,24 @@ fn sub_hears_what_pub_says() {
 }
 
 #[test]
+fn sub_counts_all_that_it_acknowledges() {
+    let broker = Broker::start();
+    let back = "sub -c 400 -C false --prefix back -t back/%i -q 1";
+    broker.good(&format!("{back} --duration 0.1"));
+    let sent = broker.good("pub -c 400 -t back/%i -q 1 -L 200000 --saturate").flow("acknowledged");
+    assert_eq!(sent, 200_000);
+    // Clients that leave in the middle of what they are sent: what they do not acknowledge comes
+    // again, and what they do does not.
+    let mut received = 0;
+    while received < sent {
+        let run = broker.good(&format!("{back} --warmup 0 --duration 0.001 --drain 0"));
+        let more = run.number("/total/received") as u64;
+        assert!(more > 0, "{received} of {sent}");
+        received += more;
+    }
+}
+
+#[test]
 fn pub_ends_at_its_limit() {
     let broker = Broker::start();
     let run = broker.good("pub -c 3 -t a/%i -q 2 -I 5 -L 100 -r");
