@@ -18,6 +18,7 @@ import time
 
 RESET = struct.pack("ii", 1, 0)
 CONNACK = 0x20
+PUBLISH = 0x30
 PUBACK = 0x40
 DISCONNECT = 0xE0
 
@@ -390,7 +391,7 @@ def read_retained(orders, target, topic, expected):
             if not chunk:
                 break
             found, data = packets(data + chunk)
-            left -= sum(first & 0xF0 == 0x30 for first, _ in found)
+            left -= sum(first & 0xF0 == PUBLISH for first, _ in found)
     except OSError as error:
         if error.errno not in (None, errno.ECONNRESET):
             raise

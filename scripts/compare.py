@@ -299,23 +299,12 @@ class Comparison:
 
     def load(self, row, broker, result):
         seconds = self.arguments.seconds
-        report = os.path.join(self.work, "report.json")
-        words = [os.environ["RINGMQ_LOAD"]] + shlex.split(row.arguments.format(
+        words = shlex.split(row.arguments.format(
             clients=self.arguments.clients, connections=self.arguments.connections))
-        words += ["-h", HOST, "-p", str(broker.now), "--pid", str(broker.process.pid)]
+        words += ["--pid", str(broker.process.pid)]
         if row.kind == "flow":
             words += ["-s", str(PAYLOAD), "--duration", str(seconds), "--drain", "1"]
-        words += ["--quiet", "--json", report]
-        result["command"] = shown(words)
-        if os.path.exists(report):
-            os.unlink(report)
-        answer = run_tool(words, seconds + 120)
-        if answer.returncode not in (0, 1) or not os.path.exists(report):
-            raise Failure(f"ringmq-load: {last_line(answer.stderr)}")
-        with open(report, encoding="utf-8") as text:
-            data = json.load(text)
-        for too_much in ("samples", "seconds"):
-            data.pop(too_much, None)
+        result["command"], data = run_load(words, broker, self.work, seconds + 120)
         result["load"] = data
         judge(row, data, result)
 
@@ -358,6 +347,24 @@ def run_tool(words, patience):
         raise Failure(f"not done after {patience} s") from None
     except OSError as error:
         raise Failure(f"{os.path.basename(words[0])}: {error.strerror}") from None
+
+
+def run_load(words, broker, work, patience):
+    """One run of ringmq-load against a broker: the command as shown to readers, and the result
+    without its samples."""
+    report = os.path.join(work, "report.json")
+    words = [os.environ["RINGMQ_LOAD"], *words, "-h", HOST, "-p", str(broker.now), "--quiet",
+             "--json", report]
+    if os.path.exists(report):
+        os.unlink(report)
+    answer = run_tool(words, patience)
+    if answer.returncode not in (0, 1) or not os.path.exists(report):
+        raise Failure(f"ringmq-load: {last_line(answer.stderr)}")
+    with open(report, encoding="utf-8") as text:
+        data = json.load(text)
+    for too_much in ("samples", "seconds"):
+        data.pop(too_much, None)
+    return shown(words), data
 
 
 def last_line(text):

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 
+import adversary_clients as clients
 import compare
 import scale
 
@@ -113,71 +114,45 @@ class Trial:
         lines = scale.read(f"/proc/{self.pid}/io").splitlines()
         return next((int(line.split()[1]) for line in lines if line.startswith("write_bytes")), 0)
 
-    def load(self, words, seconds=300):
+    def load(self, words, patience=300):
         """One run of ringmq-load: its result."""
-        report = os.path.join(self.options.work, "report.json")
-        if os.path.exists(report):
-            os.unlink(report)
-        command = [os.environ["RINGMQ_LOAD"], *shlex.split(words), "-h", compare.HOST, "-p",
-                   str(self.broker.now), "--quiet", "--json", report]
         if self.broker.process.poll() is not None:
             raise compare.Failure(f"the broker has ended: {self.broker.tail()}")
-        answer = compare.run_tool(command, seconds)
-        if not os.path.exists(report):
-            raise compare.Failure(f"ringmq-load: {compare.last_line(answer.stderr)}")
-        with open(report, encoding="utf-8") as text:
-            result = json.load(text)
-        for too_much in ("samples", "seconds"):
-            result.pop(too_much, None)
-        connect = result["connect"]
-        if connect["gave_up"] or result["broker_gone"]:
-            raise compare.Failure(f"{connect['gave_up']} clients could not connect, or the broker was gone")
+        _, result = compare.run_load(shlex.split(words), self.broker, self.options.work, patience)
+        gave_up = result["connect"]["gave_up"]
+        if gave_up or result["broker_gone"]:
+            raise compare.Failure(f"{gave_up} clients could not connect, or the broker was gone")
         return result
 
     def store_figures(self):
         """What RingMQ tells of its store below $SYS; empty for others."""
-        topics = ("commits", "syncs", "syncs/microseconds", "entries/written")
-        filters = [f"$SYS/broker/store/{topic}" for topic in topics]
-        found = read_retained(self.broker.now, filters, 2)
-        return {topic: int(found[name]) for topic, name in zip(topics, filters) if name in found}
+        found = read_retained(self.broker.now, "$SYS/broker/store/", ("syncs", "syncs/microseconds"))
+        return {name: int(value) for name, value in found.items()}
 
     def end(self):
         self.broker.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def read_retained(port, filters, seconds):
-    """The messages that these topics have, as text."""
-    def text(word):
-        return len(word).to_bytes(2, "big") + word.encode()
-
-    def packet(kind, body):
-        size, rest = [], len(body)
-        while True:
-            size.append(rest % 128 | (128 if rest > 127 else 0))
-            rest //= 128
-            if not rest:
-                return bytes([kind, *size]) + body
-
+def read_retained(port, prefix, names):
+    """The retained messages of these topics below `prefix`, as text; fewer if not all come soon."""
     found, data = {}, b""
-    with socket.create_connection((compare.HOST, port), timeout=seconds) as client:
-        client.sendall(packet(0x10, text("MQTT") + b"\x04\x02\x00\x3c" + text("reader")))
-        client.sendall(packet(0x82, b"\x00\x01" + b"".join(text(f) + b"\x00" for f in filters)))
-        deadline = time.monotonic() + seconds
-        while len(found) < len(filters) and time.monotonic() < deadline:
+    with socket.create_connection((compare.HOST, port), timeout=2) as client:
+        client.sendall(clients.connect_packet(b"reader") + clients.subscribe_packet(prefix.encode() + b"#"))
+        while not found.keys() >= set(names):
             try:
                 chunk = client.recv(65536)
             except TimeoutError:
                 break
             if not chunk:
                 break
-            data += chunk
-            # Every packet here is shorter than 128 bytes.
-            while len(data) > 1 and len(data) >= 2 + data[1]:
-                body, kind, data = data[2:2 + data[1]], data[0], data[2 + data[1]:]
-                if kind & 0xF0 == 0x30:
-                    size = int.from_bytes(body[:2], "big")
-                    found[body[2:2 + size].decode()] = body[2 + size:].decode()
+            packets, data = clients.packets(data + chunk)
+            for first, body in packets:
+                if first & 0xF0 == clients.PUBLISH:
+                    end = 2 + int.from_bytes(body[:2], "big")
+                    # Behind the topic are the properties, with their length in front.
+                    payload = body[end + 1 + body[end]:]
+                    found[body[2:end].decode().removeprefix(prefix)] = payload.decode()
     return found
 
 
@@ -204,19 +179,17 @@ class Report:
 # ---- Rates ---------------------------------------------------------------------------------------
 
 
-def sessions(trial, count, first=0, prefix="away", topic="away/%i"):
-    """Makes sessions that are away afterwards, or takes up those there are."""
-    return trial.load(f"sub -n {first} -c {count} -C false --prefix {prefix} -t {topic} -q 1 "
-                      "--duration 0.5 --settle 0 --connect-timeout 60")
+def sessions(trial, count, first=0, duration=0.5):
+    """Makes sessions that are away afterwards, or lets them come back."""
+    return trial.load(f"sub -n {first} -c {count} -C false --prefix away -t away/%i -q 1 --settle 0 "
+                      f"--duration {duration} --connect-timeout 60")
 
 
 def come_back(trial, count, expected):
     """Lets all sessions come back: messages that they get until there are enough, or none come."""
     received = 0
     for _ in range(20):
-        result = trial.load(f"sub -c {count} -C false --prefix away -t away/%i -q 1 --settle 0 "
-                            "--duration 3 --connect-timeout 60")
-        got = result["total"]["received"]
+        got = sessions(trial, count, duration=3)["total"]["received"]
         received += got
         if received >= expected or not got:
             break
@@ -236,11 +209,11 @@ def rate(kind, row, options):
         time.sleep(1.2 if kind.config is None else 0)
         stored_after = trial.store_figures()
         measured, latency = result["measured"], result["latency_ms"]
+        counted = measured["counts"]["acknowledged"] or measured["counts"]["sent"]
         acknowledged = result["total"]["acknowledged"] or result["total"]["sent"]
         shown = {
-            "rate": (measured["counts"]["acknowledged"] or measured["counts"]["sent"]) / measured["seconds"],
-            "cpu_us": 1e6 * measured["broker_cpu_seconds"]
-                      / max(1, measured["counts"]["acknowledged"] or measured["counts"]["sent"]),
+            "rate": counted / measured["seconds"],
+            "cpu_us": 1e6 * measured["broker_cpu_seconds"] / max(1, counted),
             "cores": measured["broker_cpu_share"],
             "disk_bytes": (trial.written() - written) / max(1, acknowledged),
             "lost": sum(flow["lost"] for flow in result["flows"]),
@@ -394,12 +367,11 @@ def start(options, report):
         print(f"  {'memory then':36} {trial.memory() / MIB:,.0f} MiB")
         log = compare.without_folders(scale.read(trial.broker.log))
         for line in log.splitlines():
-            if "store" in line:
+            if "the store is read" in line:
                 print(f"  log: {line.split('  ')[-1].strip()}")
         report.raw(part="start", sessions=count, retained=done, seconds=took, cpu_seconds=cpu,
                    rss=trial.memory(), disk_bytes=size, log=log.splitlines())
-        text = scale.read(trial.broker.log)
-        report.expect(f"sessions={count} " in text and f"retained={done} " in text,
+        report.expect(f"sessions={count} " in log and f"retained={done} " in log,
                       "the start did not find all that was acknowledged")
     except compare.Failure as failure:
         report.expect(False, str(failure))
