@@ -57,15 +57,9 @@ needs() {
 # The tools' output must not get into the report.
 {
     build_broker
-    if [[ -z "${RINGMQ_LOAD:-}" ]]; then
-        cargo build --locked --release -p ringmq-load
-    fi
-    PATH="$PATH:/usr/sbin:/usr/local/sbin"
-    if needs mosquitto && ! command -v "${MOSQUITTO:-mosquitto}"; then
-        as_root=
-        [[ "$(id -u)" == 0 ]] || as_root=sudo
-        $as_root apt-get install -y --no-install-recommends mosquitto ||
-            echo "warning: Mosquitto cannot be installed; its column will be empty" >&2
+    build_load
+    if needs mosquitto; then
+        install_mosquitto "its column will be empty"
     fi
     if needs rumqttd && [[ -z "${RUMQTTD:-}" && ! -x target/tools/bin/rumqttd ]]; then
         cargo install rumqttd --version '0.20.*' --root target/tools ||
@@ -73,8 +67,7 @@ needs() {
     fi
 } >&2
 
-export RINGMQ="$broker_binary"
-export RINGMQ_LOAD="${RINGMQ_LOAD:-${CARGO_TARGET_DIR:-target}/release/ringmq-load}"
+export RINGMQ="$broker_binary" RINGMQ_LOAD="$load_binary"
 export MOSQUITTO="${MOSQUITTO:-mosquitto}"
 export RUMQTTD="${RUMQTTD:-target/tools/bin/rumqttd}"
 MACHINE="$(describe_machine)"

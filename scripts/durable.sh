@@ -47,16 +47,10 @@ fi
 {
     build_broker
     build_load
-    PATH="$PATH:/usr/sbin:/usr/local/sbin"
-    if ! command -v "${MOSQUITTO:-mosquitto}"; then
-        as_root=
-        [[ "$(id -u)" == 0 ]] || as_root=sudo
-        $as_root apt-get install -y --no-install-recommends mosquitto ||
-            echo "warning: Mosquitto cannot be installed; its rows will be missing" >&2
-    fi
+    install_mosquitto "its rows will be missing"
 } >&2
 begin_measurement ${save:+--save}
-export RINGMQ="$broker_binary" RINGMQ_LOAD="$load_binary" MOSQUITTO="${MOSQUITTO:-mosquitto}"
+export RINGMQ="$broker_binary" RINGMQ_LOAD="$load_binary"
 export FOLDER="${FOLDER:-/var/tmp}"
 
 failed=0

@@ -22,6 +22,19 @@ build_load() {
     fi
 }
 
+# install_mosquitto LACK: Mosquitto from the system's package, if it is missing; MOSQUITTO names one that
+# is there already. LACK says what a report is without it.
+install_mosquitto() {
+    local as_root=
+    PATH="$PATH:/usr/sbin:/usr/local/sbin"
+    export MOSQUITTO="${MOSQUITTO:-mosquitto}"
+    if ! command -v "$MOSQUITTO" >/dev/null; then
+        [[ "$(id -u)" == 0 ]] || as_root=sudo
+        $as_root apt-get install -y --no-install-recommends mosquitto ||
+            echo "warning: Mosquitto cannot be installed; $1" >&2
+    fi
+}
+
 # start_broker FLAGS...: on a port that is free; sets $broker_pid and $broker_port. Returns when it
 # listens, and fails after 10 s. Without a --data-dir it keeps everything in memory.
 start_broker() {
