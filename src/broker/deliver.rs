@@ -14,6 +14,7 @@ use super::{
     keep::Bodies,
     outbox::{Outboxes, Range},
     receive::encode,
+    retained::Superseding,
     send::{ToSend, count_sent, line, packet_size},
 };
 use crate::{
@@ -80,8 +81,9 @@ pub struct Matched<'a> {
 pub struct Encoding<'a> {
     /// The publication.
     pub publication: Publication<'a>,
-    /// If it is retained: whether a retained message of its topic that comes later may be older.
-    pub(super) supersedes: bool,
+    /// If it is retained, but not by the shard that it comes from: a retained message of its topic
+    /// that comes later may be older.
+    pub(super) supersedes: Option<Superseding>,
     message: Option<Arc<Message>>,
     /// What this shard has staged of it to be kept.
     pub(super) kept: Bodies,
@@ -94,7 +96,7 @@ impl<'a> Encoding<'a> {
     /// Nothing is made of it yet.
     pub fn new(publication: Publication<'a>) -> Self {
         Self {
-            supersedes: publication.retain,
+            supersedes: None,
             publication,
             message: None,
             kept: Bodies::default(),
@@ -213,11 +215,8 @@ impl Clients {
         let retain =
             matched.retained || (publication.retain && matched.options.retain_as_published);
         let Some(client) = self.sessions.get_mut(key.index()) else { return };
-        if encoding.supersedes
-            && !matched.retained
-            && let Some(rare) = &mut client.rare
-        {
-            rare.retained.superseded(publication.topic);
+        if let (Some(by), Some(rare)) = (encoding.supersedes, &mut client.rare) {
+            rare.retained.superseded(publication.topic, by);
         }
         let delivered = if qos == QoS::AtMostOnce {
             self.deliver_qos0(key, matched, retain, encoding)

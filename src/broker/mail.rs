@@ -1,8 +1,12 @@
 //! Messages from one shard of the broker to another.
 
-use std::sync::{
-    Arc,
-    atomic::{Ordering, fence},
+use std::{
+    collections::BTreeSet,
+    num::NonZeroU64,
+    sync::{
+        Arc,
+        atomic::{Ordering, fence},
+    },
 };
 
 use super::{Broker, Now, journal::Kept, share::Tried};
@@ -23,6 +27,8 @@ pub enum ShardMessage {
         from: ShardId,
         /// The message.
         message: Arc<Message>,
+        /// If its sender has sent it to another shard to be retained: which of all those it is.
+        retain: Option<NonZeroU64>,
     },
     /// The same, of a client whose session is kept, with QoS 2: what is owed of it is kept together
     /// with its reception.
@@ -31,6 +37,8 @@ pub enum ShardMessage {
         from: ShardId,
         /// The message.
         message: Arc<Message>,
+        /// As with [`ShardMessage::Publish`].
+        retain: Option<NonZeroU64>,
     },
     /// A message for one member of a shared subscription.
     Shared {
@@ -61,7 +69,14 @@ pub enum ShardMessage {
         tried: Tried,
     },
     /// Keep this as the retained message of its topic, or drop that one if this is empty.
-    Retain(Arc<Message>),
+    Retain {
+        /// Who sends it.
+        from: ShardId,
+        /// The message.
+        message: Arc<Message>,
+        /// When it was routed nobody on your shard wanted it: whoever does now has come since.
+        missed: bool,
+    },
     /// What do you keep that this filter matches?
     RetainedQuery(Box<RetainedQuery>),
     /// Some of it.
@@ -93,12 +108,16 @@ pub enum ShardMessage {
     },
 }
 
+// Mailboxes are made of them.
+const _: () = assert!(size_of::<ShardMessage>() <= 72);
+
 impl ShardMessage {
     /// Whether it uses up credit: messages of publishers do, questions and answers do not.
     fn is_data(&self) -> bool {
+        use ShardMessage as M;
         matches!(
             self,
-            Self::Publish { .. } | Self::PublishOnce { .. } | Self::Shared { .. } | Self::Retain(_)
+            M::Publish { .. } | M::PublishOnce { .. } | M::Shared { .. } | M::Retain { .. }
         )
     }
 }
@@ -131,6 +150,9 @@ pub struct RetainedAnswer {
     pub messages: Vec<Arc<Message>>,
     /// Where to go on; `None` when that was all.
     pub next: Option<Box<str>>,
+    /// How many messages to be retained had come from each shard by then. Empty if there are no
+    /// `messages`.
+    pub taken: Box<[u64]>,
 }
 
 /// What one shard has for the others at the end of a turn, and how much they still take.
@@ -141,13 +163,33 @@ pub struct Mail {
 
 #[derive(Debug, Default)]
 struct Outgoing {
-    /// Messages to retain, each with the shards that were known to want it when it was routed.
-    /// They go out before everything else; see [`Broker::take_mail`].
-    retained: Vec<(Arc<Message>, ShardSet)>,
+    /// What to retain. It goes out before questions about it; see [`Broker::take_mail`].
+    retained: Vec<Retaining>,
+    /// All that was ever staged to be retained.
+    retained_count: u64,
     items: Vec<ShardMessage>,
     /// The data items among them.
     cost: u32,
     credit: u32,
+}
+
+/// A message on its way to the shard that is to retain it.
+#[derive(Debug)]
+struct Retaining {
+    message: Arc<Message>,
+    /// Which it is of all those that went to that shard.
+    number: NonZeroU64,
+    /// The shards that were known to want it when it was routed, and its owner.
+    seen: ShardSet,
+}
+
+/// What is left to send when those who retain messages have them.
+#[derive(Debug)]
+pub(super) struct Rest {
+    /// By shard.
+    last: Vec<Last>,
+    /// What was sent to be retained: the last message of each topic.
+    retained: Vec<Retaining>,
 }
 
 /// What one shard is sent behind everything else, and the credit that it uses up.
@@ -184,19 +226,25 @@ impl Mail {
         }
     }
 
-    /// Stages a message to be retained by `owner`.
-    pub(super) fn push_retained(&mut self, owner: ShardId, message: Arc<Message>) {
-        if let Some(outgoing) = self.outgoing.get_mut(usize::from(owner.0)) {
-            outgoing.cost += 1;
-            outgoing.retained.push((message, ShardSet::default()));
-        }
+    /// Stages a message to be retained by `owner`, and says which it is of all those.
+    pub(super) fn push_retained(
+        &mut self,
+        owner: ShardId,
+        message: Arc<Message>,
+    ) -> Option<NonZeroU64> {
+        let outgoing = self.outgoing.get_mut(usize::from(owner.0))?;
+        outgoing.cost += 1;
+        outgoing.retained_count += 1;
+        let number = NonZeroU64::new(outgoing.retained_count)?;
+        outgoing.retained.push(Retaining { message, number, seen: ShardSet::default() });
+        Some(number)
     }
 
     /// The message that was staged last for `owner` was routed to these shards.
     pub(super) fn was_routed(&mut self, owner: ShardId, shards: ShardSet) {
         let outgoing = self.outgoing.get_mut(usize::from(owner.0));
-        if let Some((_, seen)) = outgoing.and_then(|outgoing| outgoing.retained.last_mut()) {
-            *seen = shards;
+        if let Some(last) = outgoing.and_then(|outgoing| outgoing.retained.last_mut()) {
+            last.seen = shards;
         }
     }
 
@@ -227,25 +275,36 @@ impl Mail {
         last
     }
 
-    /// Sends the messages that are to be retained; the last one of each topic, with the shards that
-    /// it was routed to.
+    /// Sends the messages that are to be retained. Returns the last one of each topic.
     fn send_retained(
         &mut self,
+        from: ShardId,
         send: &mut impl FnMut(ShardId, Vec<ShardMessage>, u32),
-    ) -> Vec<(Arc<Message>, ShardSet)> {
-        let mut retained: Vec<(Arc<Message>, ShardSet)> = Vec::new();
+    ) -> Vec<Retaining> {
+        let mut retained: Vec<Retaining> = Vec::new();
         for (owner, outgoing) in self.outgoing.iter_mut().enumerate() {
             let cost = std::mem::take(&mut outgoing.cost);
             let staged = std::mem::take(&mut outgoing.retained);
             if staged.is_empty() {
                 continue;
             }
-            let items = staged.iter().map(|(m, _)| ShardMessage::Retain(m.for_another_shard()));
-            send(ShardId(owner as u16), items.collect(), cost);
-            for (message, seen) in staged {
-                retained.retain(|(earlier, _)| earlier.view().topic != message.view().topic);
-                retained.push((message, seen));
-            }
+            let owner = ShardId(owner as u16);
+            let mut topics = BTreeSet::new();
+            let later = staged.iter().rev();
+            let mut are_last: Vec<_> =
+                later.map(|later| topics.insert(later.message.view().topic)).collect();
+            are_last.reverse();
+            let items = staged.iter().zip(&are_last).map(|(retaining, is_last)| {
+                let message = retaining.message.for_another_shard();
+                let missed = *is_last && !retaining.seen.contains(owner);
+                ShardMessage::Retain { from, message, missed }
+            });
+            send(owner, items.collect(), cost);
+            let last = staged.into_iter().zip(are_last).filter(|(_, is_last)| *is_last);
+            retained.extend(last.map(|(mut retaining, _)| {
+                retaining.seen.insert(owner);
+                retaining
+            }));
         }
         retained
     }
@@ -258,18 +317,39 @@ impl Broker {
     /// Then those to be retained go to their owners, and only then is it looked up once more who
     /// wants them, and is asked what others retain: a subscription made in the meantime either
     /// finds the new message retained or is seen now. Without this it could get neither, and keep
-    /// an old value for ever.
+    /// an old value for ever. The owner looks for itself, when it comes to retain the message.
     pub fn take_mail(&mut self, mut send: impl FnMut(ShardId, Vec<ShardMessage>, u32)) {
-        if !self.mail.has_items() {
-            return;
+        if let Some(rest) = self.take_first_mail(&mut send) {
+            self.take_last_mail(rest, send);
         }
-        let mut last = self.mail.send_items(&mut send);
-        let retained = self.mail.send_retained(&mut send);
+    }
+
+    /// The first half of [`Broker::take_mail`], up to the second look. Other shards may do anything
+    /// between the two.
+    pub(super) fn take_first_mail(
+        &mut self,
+        mut send: impl FnMut(ShardId, Vec<ShardMessage>, u32),
+    ) -> Option<Rest> {
+        if !self.mail.has_items() {
+            return None;
+        }
+        let last = self.mail.send_items(&mut send);
+        let retained = self.mail.send_retained(self.id, &mut send);
+        Some(Rest { last, retained })
+    }
+
+    /// The second half, before anything else happens on this shard.
+    pub(super) fn take_last_mail(
+        &mut self,
+        rest: Rest,
+        mut send: impl FnMut(ShardId, Vec<ShardMessage>, u32),
+    ) {
+        let Rest { mut last, retained } = rest;
         if !retained.is_empty() {
             fence(Ordering::SeqCst);
         }
-        for (message, seen) in &retained {
-            self.send_where_missed(message, *seen, &mut last);
+        for retaining in &retained {
+            self.send_where_missed(retaining, &mut last);
         }
         let asked = self.clients.journal.take_asked();
         let (from, epoch) = (self.id, self.clients.journal.epoch());
@@ -288,14 +368,14 @@ impl Broker {
 
     /// A message went to these shards, and to the one that retains it: stages it for those that have
     /// come to want it since.
-    fn send_where_missed(&mut self, message: &Arc<Message>, seen: ShardSet, last: &mut [Last]) {
-        let view = message.view();
-        let mut missed = self.shared.routes.shards_for(view.topic).difference(seen);
+    fn send_where_missed(&mut self, retaining: &Retaining, last: &mut [Last]) {
+        let (view, retain) = (retaining.message.view(), Some(retaining.number));
+        let mut missed = self.shared.routes.shards_for(view.topic).difference(retaining.seen);
         missed.remove(self.id);
         for to in missed.iter() {
             if let Some(last) = last.get_mut(to.index()) {
-                let message = message.for_another_shard();
-                last.items.push(ShardMessage::Publish { from: self.id, message });
+                let message = retaining.message.for_another_shard();
+                last.items.push(ShardMessage::Publish { from: self.id, message, retain });
                 last.cost += 1;
             }
             self.ask_to_keep(to, view.qos);

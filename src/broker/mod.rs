@@ -201,6 +201,8 @@ pub struct Broker {
     groups: SharedGroups,
     retained: Retained<Arc<Message>>,
     retained_sweep: Option<Box<str>>,
+    /// How many messages to be retained have come from each shard.
+    retained_taken: Box<[u64]>,
     timers: TimerWheel<Timer>,
     authenticator: Box<dyn Authenticator>,
     /// The ticket of the last exchange.
@@ -262,6 +264,7 @@ impl Broker {
                 share_of(config.max_retained_bytes),
             ),
             retained_sweep: None,
+            retained_taken: vec![0; shards].into(),
             timers: TimerWheel::new(now.monotonic),
             authenticator,
             tickets: 0,

@@ -265,11 +265,12 @@ impl Broker {
                 routed.congested = true;
             }
             let message = encoding.message().for_another_shard();
+            let (from, retain) = (self.id, encoding.supersedes.map(|retain| retain.number));
             self.mail.push(
                 to,
                 match self.clients.journal.once() {
-                    Some(_) => ShardMessage::PublishOnce { from: self.id, message },
-                    None => ShardMessage::Publish { from: self.id, message },
+                    Some(_) => ShardMessage::PublishOnce { from, message, retain },
+                    None => ShardMessage::Publish { from, message, retain },
                 },
             );
             self.ask_to_keep(to, encoding.publication.qos);

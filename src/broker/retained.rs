@@ -4,6 +4,7 @@
 
 use std::{
     collections::VecDeque,
+    num::NonZeroU64,
     sync::{
         Arc,
         atomic::{Ordering, fence},
@@ -43,10 +44,20 @@ pub struct RetainedRequests {
     asked: bool,
     /// The session is among those that go on in the next turn.
     goes_on: bool,
-    /// Topics for which a retained message has been delivered in the meantime that did not come
-    /// from the shard that keeps them: what is still on its way for them may be out of date.
-    superseded: Vec<Box<str>>,
+    /// Topics for which a message has been delivered in the meantime that another shard than its
+    /// own retains: an answer that comes later is out of date if that shard had not had it yet. The
+    /// last message of each shard that sent any.
+    superseded: Vec<(Box<str>, Superseding)>,
     superseded_bytes: usize,
+}
+
+/// A message that its shard has sent to another one to be retained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Superseding {
+    /// Who sent it.
+    pub from: ShardId,
+    /// Which it is of all those that this shard has sent to that one.
+    pub number: NonZeroU64,
 }
 
 /// The retained messages for one subscription.
@@ -71,18 +82,29 @@ impl RetainedRequest {
 }
 
 impl RetainedRequests {
-    /// A message that is retained was delivered just now; its topic's own shard may not have had it
-    /// yet when it answered.
-    pub fn superseded(&mut self, topic: &str) {
-        if self.queue.is_empty()
-            || self.superseded.len() >= MAX_SUPERSEDED
-            || self.superseded_bytes + topic.len() > MAX_SUPERSEDED_BYTES
-            || self.superseded.iter().any(|known| **known == *topic)
-        {
+    /// A message that is retained was delivered just now; the shard that keeps its topic may not
+    /// have had it yet when it answered.
+    pub fn superseded(&mut self, topic: &str, by: Superseding) {
+        if self.queue.is_empty() {
             return;
         }
-        self.superseded.push(topic.into());
-        self.superseded_bytes += topic.len();
+        let mut known = self.superseded.iter_mut();
+        if let Some((_, last)) = known.find(|(t, last)| last.from == by.from && **t == *topic) {
+            last.number = last.number.max(by.number);
+        } else if self.superseded.len() < MAX_SUPERSEDED
+            && self.superseded_bytes + topic.len() <= MAX_SUPERSEDED_BYTES
+        {
+            self.superseded.push((topic.into(), by));
+            self.superseded_bytes += topic.len();
+        }
+    }
+
+    /// Whether what a shard answers for `topic` is older than what has been delivered, when it had
+    /// `taken` so many messages to be retained from each shard.
+    fn is_out_of_date(&self, topic: &str, taken: &[u64]) -> bool {
+        let had =
+            |by: &Superseding| taken.get(by.from.index()).is_some_and(|n| *n >= by.number.get());
+        self.superseded.iter().any(|(known, by)| **known == *topic && !had(by))
     }
 
     /// How many requests wait, and how many topics are remembered for them.
@@ -126,6 +148,7 @@ impl Broker {
         }
         let message = encoding.message();
         if owner == self.id {
+            // What this shard answers from now on is no older.
             let message = Arc::clone(message);
             self.on_retain(message);
         } else {
@@ -134,7 +157,21 @@ impl Broker {
             if message.view().qos > QoS::AtMostOnce {
                 self.clients.journal.ask(owner);
             }
-            self.mail.push_retained(owner, message);
+            let number = self.mail.push_retained(owner, message);
+            encoding.supersedes = number.map(|number| Superseding { from: self.id, number });
+        }
+    }
+
+    /// The same, from another shard. If that has `missed` who subscribes to it here, it is delivered:
+    /// an answer that was given here before had an older one.
+    pub(super) fn on_retain_from(&mut self, from: ShardId, message: Arc<Message>, missed: bool) {
+        if let Some(taken) = self.retained_taken.get_mut(from.index()) {
+            *taken += 1;
+        }
+        self.on_retain(Arc::clone(&message));
+        let mut encoding = Encoding::of(&message);
+        if missed && !encoding.publication.is_expired(self.now.monotonic) {
+            self.deliver_here(None, &mut encoding);
         }
     }
 
@@ -306,14 +343,18 @@ impl Broker {
         }
         let now = self.now.monotonic;
         let fresh = found.iter().filter(|(_, message)| !message.view().is_expired(now));
-        let messages = match query.from == self.id {
+        let messages: Vec<_> = match query.from == self.id {
             true => fresh.map(|(_, message)| Arc::clone(message)).collect(),
             false => fresh.map(|(_, message)| message.for_another_shard()).collect(),
         };
-        RetainedAnswer { session: query.session, serial: query.serial, messages, next }
+        let taken = match messages.is_empty() {
+            true => Box::default(),
+            false => self.retained_taken.clone(),
+        };
+        RetainedAnswer { session: query.session, serial: query.serial, messages, next, taken }
     }
 
-    fn take_answer(&mut self, answer: RetainedAnswer) {
+    fn take_answer(&mut self, mut answer: RetainedAnswer) {
         let shards = self.shared.stats.len();
         let Some(client) = self.clients.sessions.get_mut(answer.session.index()) else { return };
         if client.serial != answer.serial {
@@ -335,21 +376,14 @@ impl Broker {
                 requests.queue.pop_front();
             }
         }
-        let superseded = match requests.queue.is_empty() {
-            true => {
-                requests.superseded_bytes = 0;
-                std::mem::take(&mut requests.superseded)
-            }
-            false => requests.superseded.clone(),
-        };
+        answer.messages.retain(|m| !requests.is_out_of_date(m.view().topic, &answer.taken));
+        requests.tidy();
         let ids = if id == 0 { &[][..] } else { std::slice::from_ref(&id) };
         let matched = Matched { options, ids, shared: None, retained: true };
         for message in &answer.messages {
             self.clients.relieve();
             let mut encoding = Encoding::of(message);
-            let topic = encoding.publication.topic;
-            let is_newest = !superseded.iter().any(|newer| **newer == *topic);
-            if is_newest && !self.has_expired(&encoding) {
+            if !self.has_expired(&encoding) {
                 self.clients.deliver(answer.session, matched, &mut encoding);
             }
         }
@@ -412,15 +446,37 @@ mod tests {
         let mut requests = RetainedRequests::default();
         let options = SubscriptionOptions::new(QoS::AtMostOnce);
         requests.queue.push_back(RetainedRequest::new("#", options, 0));
+        let by = Superseding { from: ShardId(0), number: NonZeroU64::MIN };
         for n in 0..2_000 {
-            requests.superseded(&format!("{n:030}"));
+            requests.superseded(&format!("{n:030}"), by);
         }
         assert_eq!(requests.waiting(), (1, MAX_SUPERSEDED));
         requests.cancel("#");
         requests.queue.push_back(RetainedRequest::new("#", options, 0));
         for n in 0..20 {
-            requests.superseded(&format!("{n:010000}"));
+            requests.superseded(&format!("{n:010000}"), by);
         }
         assert_eq!(requests.waiting(), (1, 6));
+    }
+
+    #[test]
+    fn an_answer_is_out_of_date_if_it_was_given_without_any_of_the_messages_that_have_come() {
+        let mut requests = RetainedRequests::default();
+        let by = |from, number| Superseding {
+            from: ShardId(from),
+            number: NonZeroU64::new(number).unwrap(),
+        };
+        requests.superseded("t", by(0, 9));
+        assert!(!requests.is_out_of_date("t", &[]), "nothing is waited for");
+        let options = SubscriptionOptions::new(QoS::AtMostOnce);
+        requests.queue.push_back(RetainedRequest::new("#", options, 0));
+        requests.superseded("t", by(0, 3));
+        requests.superseded("t", by(2, 5));
+        requests.superseded("t", by(2, 4));
+        assert_eq!(requests.waiting(), (1, 2), "the last message of each shard");
+        for (taken, expected) in [([3, 0, 5], false), ([2, 9, 9], true), ([9, 9, 4], true)] {
+            assert_eq!(requests.is_out_of_date("t", &taken), expected, "{taken:?}");
+            assert!(!requests.is_out_of_date("u", &taken));
+        }
     }
 }

@@ -1,10 +1,10 @@
 //! Time passing, and mail from other shards.
 
-use std::sync::Arc;
+use std::{num::NonZeroU64, sync::Arc};
 
 use super::{
     Broker, ConnectionKey, Effect, Now, SessionKey, Timer, connection::State, deliver::Encoding,
-    journal::Once, mail::ShardMessage, receive::tenths,
+    journal::Once, mail::ShardMessage, receive::tenths, retained::Superseding,
 };
 use crate::{
     codec::ReasonCode,
@@ -51,10 +51,12 @@ impl Broker {
         self.set_now(now);
         self.clients.relieve();
         match message {
-            ShardMessage::Publish { from, message } => self.on_published(from, &message),
-            ShardMessage::PublishOnce { from, message } => {
+            ShardMessage::Publish { from, message, retain } => {
+                self.on_published(from, &message, retain);
+            }
+            ShardMessage::PublishOnce { from, message, retain } => {
                 self.clients.journal.deliver_once(Some(Once::From(from)));
-                self.on_published(from, &message);
+                self.on_published(from, &message, retain);
                 self.clients.journal.deliver_once(None);
             }
             ShardMessage::Shared { from, group, message, index, online, tried, once } => {
@@ -72,7 +74,9 @@ impl Broker {
                     self.on_returned(from, &group, tried, &mut encoding);
                 }
             }
-            ShardMessage::Retain(message) => self.on_retain(message),
+            ShardMessage::Retain { from, message, missed } => {
+                self.on_retain_from(from, message, missed);
+            }
             ShardMessage::RetainedQuery(query) => self.on_retained_query(query),
             ShardMessage::RetainedAnswer(answer) => self.on_retained_answer(*answer),
             ShardMessage::Keep { from, epoch } => {
@@ -87,13 +91,10 @@ impl Broker {
     }
 
     /// A message that another shard has sent to all of this one's subscribers.
-    fn on_published(&mut self, from: ShardId, message: &Arc<Message>) {
+    fn on_published(&mut self, from: ShardId, message: &Arc<Message>, retain: Option<NonZeroU64>) {
         self.stats.cross_shard_received.add(1);
         let mut encoding = Encoding::of(message);
-        let publication = &encoding.publication;
-        // What the topic's own shard answers behind it is no older.
-        encoding.supersedes =
-            publication.retain && self.shared.retained_owner(publication.topic) != from;
+        encoding.supersedes = retain.map(|number| Superseding { from, number });
         if !self.has_expired(&encoding) {
             self.deliver_here(None, &mut encoding);
         }

@@ -329,13 +329,106 @@ fn a_subscription_made_beside_a_retained_publish_gets_the_new_value() {
     w.retain(from, &topic, b"old", Q1);
     let to = w.connect(Version::V5, &w.id_on(0, "to"));
     // The publisher's shard has routed the message and not ended its turn ...
-    let publish = Publish { topic: &topic, payload: b"new", retain: true, ..Publish::default() };
-    let mut bytes = Vec::new();
-    Packet::Publish(publish).encode(Version::V5, &mut bytes).unwrap();
-    let key = w.peers[from].key.unwrap();
-    w.brokers[2].on_bytes(w.now, key, &bytes);
+    w.handle_retain(from, &topic, b"new");
     // ... when the subscriber's shard, whose turn comes first, asks the owner.
     w.subscribe(to, &topic, Q1);
+    assert_eq!(w.texts(to).last().map(String::as_str), Some("new"));
+    w.end();
+}
+
+/// A shard that has sent a message to be retained is held up before it looks once more who wants it.
+/// Meanwhile another one's newer message is retained, and somebody asks for it: the older message,
+/// which comes live in the end, does not keep the answer away.
+#[test]
+fn an_older_live_message_of_a_third_shard_does_not_supersede_an_answer() {
+    let mut w = World::new(4);
+    let [slow, owner, here, quick] = [0, 1, 2, 3];
+    let topic = w.topic_on(owner, "r/");
+    let first = w.connect(Version::V5, &w.id_on(slow, "first"));
+    let second = w.connect(Version::V5, &w.id_on(quick, "second"));
+    let to = w.connect(Version::V5, &w.id_on(here, "to"));
+    w.delivers_mail = false;
+    w.handle_retain(first, &topic, b"old");
+    let rest = w.send_first_mail(slow);
+    w.retain(second, &topic, b"new", Q0);
+    w.ask(to, &[(&*topic, SubscriptionOptions::new(Q1))], 0);
+    w.send_last_mail(slow, rest);
+    for from in [slow, quick, here] {
+        assert!(w.deliver_batch(from, owner));
+    }
+    assert!(w.deliver_batch(slow, here), "the older message is sent live");
+    w.delivers_mail = true;
+    w.settle();
+    assert_eq!(w.texts(to), ["old", "new"]);
+    w.end();
+}
+
+/// The same on the shard that keeps the topic, with a client that takes nothing until all is over.
+#[test]
+fn an_older_live_message_does_not_supersede_what_its_own_shard_keeps() {
+    let mut w = World::with(3, |c| c.max_outbox_bytes = 1_000);
+    let [slow, here, quick] = [0, 1, 2];
+    let topic = w.topic_on(here, "r/");
+    let first = w.connect(Version::V5, &w.id_on(slow, "first"));
+    let second = w.connect(Version::V5, &w.id_on(quick, "second"));
+    let to = w.connect(Version::V5, &w.id_on(here, "to"));
+    w.subscribe(to, "filler", Q0);
+    w.peers[to].room = 0;
+    w.publish(second, "filler", &[b'x'; 800], Q0);
+    w.delivers_mail = false;
+    w.handle_retain(first, &topic, b"old");
+    let rest = w.send_first_mail(slow);
+    w.retain(second, &topic, b"new", Q0);
+    w.ask(to, &[(&*topic, SubscriptionOptions::new(Q1))], 0);
+    w.send_last_mail(slow, rest);
+    w.delivers_mail = true;
+    w.make_room(to, usize::MAX);
+    assert_eq!(w.texts(to).last().map(String::as_str), Some("new"));
+    w.end();
+}
+
+/// A message to be retained is in the mailbox of the shard that keeps its topic, and its sender has
+/// seen no subscription there, when that shard takes one: it finds what was retained before, and the
+/// new message is delivered when it is taken in, but for those that came before it in the same batch.
+#[test]
+fn the_shard_that_keeps_a_topic_delivers_what_its_sender_knew_nobody_for() {
+    let mut w = World::new(2);
+    let topic = w.topic_on(0, "r/");
+    let from = w.connect(Version::V5, &w.id_on(1, "from"));
+    let to = w.connect(Version::V5, &w.id_on(0, "to"));
+    w.retain(from, &topic, b"before", Q1);
+    w.delivers_mail = false;
+    w.handle_retain(from, &topic, b"older");
+    w.retain(from, &topic, b"new", Q1);
+    w.ask(to, &[(&*topic, SubscriptionOptions::new(Q1))], 0);
+    w.delivers_mail = true;
+    w.settle();
+    let got: Vec<_> = w.messages(to).iter().map(|m| (m.text().to_owned(), m.retain)).collect();
+    assert_eq!(got, [("before".to_owned(), true), ("new".to_owned(), false)]);
+    w.retain(from, &topic, b"last", Q1);
+    assert_eq!(w.texts(to), ["last"], "once, as usual");
+    w.end();
+}
+
+/// A message that is published on the shard that keeps its topic does not supersede what that keeps,
+/// which is no older.
+#[test]
+fn a_live_message_of_the_topics_own_shard_does_not_supersede_what_it_keeps() {
+    let mut w = World::with(2, |c| c.max_outbox_bytes = 1_000);
+    let topic = w.topic_on(0, "r/");
+    let first = w.connect(Version::V5, &w.id_on(0, "first"));
+    let second = w.connect(Version::V5, &w.id_on(1, "second"));
+    let to = w.connect(Version::V5, &w.id_on(0, "to"));
+    w.subscribe(to, "filler", Q0);
+    w.peers[to].room = 0;
+    w.publish(second, "filler", &[b'x'; 800], Q0);
+    w.delivers_mail = false;
+    w.retain(second, &topic, b"new", Q0);
+    w.ask(to, &[(&*topic, SubscriptionOptions::new(Q1))], 0);
+    w.retain(first, &topic, b"old", Q0);
+    w.delivers_mail = true;
+    w.settle();
+    w.make_room(to, usize::MAX);
     assert_eq!(w.texts(to).last().map(String::as_str), Some("new"));
     w.end();
 }

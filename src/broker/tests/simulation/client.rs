@@ -212,6 +212,7 @@ impl Simulation {
             properties: WillProperties { delay_interval: will.delay, ..<_>::default() },
         });
         self.w.accepts_on = hello.on % self.setup.shards;
+        self.go_on(self.w.accepts_on);
         self.wake(self.w.accepts_on);
         let c = self.w.open(version);
         self.w.peers[c].acknowledges = false;
@@ -268,6 +269,7 @@ impl Simulation {
             if self.links[c].client != client || self.w.peers[c].cut {
                 continue;
             }
+            self.go_on(self.w.peers[c].shard);
             self.links[c].open = false;
             let peer = &mut self.w.peers[c];
             peer.unread.truncate(peer.held.saturating_add(bytes));

@@ -149,6 +149,12 @@ pub enum Action {
     End(usize),
     /// A shard reads from all its connections, and ends its turn.
     Turn(usize),
+    /// A shard looks into its mailbox for one of the client's connections, and is then held up before
+    /// it handles what has come on that: until something else happens there.
+    HoldRead(usize),
+    /// A shard reads from all its connections and ends its turn, in which it is held up when it has
+    /// sent what is to be retained: until something else happens there.
+    HoldTurn(usize),
     /// So many batches from one shard arrive at another.
     Arrive(usize, usize, usize),
     /// So many milliseconds pass.
@@ -266,8 +272,10 @@ fn action(rng: &mut fastrand::Rng, setup: &Setup) -> Action {
     let shard = rng.usize(..setup.shards);
     match rng.u8(..100) {
         0..26 => Action::Publish(client, sent(rng, setup)),
-        26..40 => Action::Turn(shard),
-        40..48 => Action::Read(client, rng.usize(..200)),
+        26..36 => Action::Turn(shard),
+        36..40 => Action::HoldTurn(shard),
+        40..46 => Action::Read(client, rng.usize(..200)),
+        46..48 => Action::HoldRead(client),
         48..54 => Action::End(shard),
         54..61 => Action::Arrive(rng.usize(..setup.shards), shard, rng.usize(1..4)),
         61..66 => Action::Answer(client, rng.usize(1..4)),

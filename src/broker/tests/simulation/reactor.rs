@@ -4,10 +4,10 @@ use super::{
     super::world::C,
     history::{ROOMY, TOPICS},
     model::{EVER, Moment},
-    run::Simulation,
+    run::{HeldUp, Simulation},
 };
 use crate::{
-    broker::{ConnectionKey, ShardMessage},
+    broker::{ConnectionKey, ShardMessage, mail::Rest},
     stats::{CloseReason, DropReason},
     topics::ShardId,
 };
@@ -37,15 +37,46 @@ impl Simulation {
         self.w.looked[shard] = Some(self.w.now);
     }
 
+    /// What a shard was held up in goes on, before anything else happens there.
+    pub fn go_on(&mut self, shard: usize) -> bool {
+        match self.held_up[shard].take() {
+            None => return false,
+            Some(HeldUp::Read(c, bytes)) => self.handle_bytes(c, bytes),
+            Some(HeldUp::Turn { began, rest, .. }) => self.finish_turn(shard, began, rest),
+        };
+        true
+    }
+
     /// A connection's task runs, and finds so many bytes more in its socket.
     pub fn read(&mut self, c: C, bytes: usize) -> bool {
         if self.w.peers[c].key.is_none() {
             return false;
         }
         let shard = self.w.peers[c].shard;
+        self.go_on(shard);
         if !self.setup.dawdles {
             self.take_mail_in(shard);
         }
+        self.handle_bytes(c, bytes)
+    }
+
+    /// A connection's task runs, and its shard is held up when it has looked into its mailbox.
+    pub fn hold_read(&mut self, c: C) {
+        let shard = self.w.peers[c].shard;
+        self.go_on(shard);
+        if self.w.peers[c].key.is_none() || self.w.peers[c].paused {
+            return;
+        }
+        if !self.setup.dawdles {
+            self.take_mail_in(shard);
+        }
+        self.wake(shard);
+        let peer = &self.w.peers[c];
+        self.held_up[shard] = Some(HeldUp::Read(c, peer.unread.len() - peer.held));
+    }
+
+    fn handle_bytes(&mut self, c: C, bytes: usize) -> bool {
+        let shard = self.w.peers[c].shard;
         let Some(key) = self.w.peers[c].key else { return false };
         if self.w.peers[c].paused {
             return false;
@@ -55,6 +86,7 @@ impl Simulation {
         let (consumed, more) = self.w.read_some(c, bytes);
         self.handled(c, consumed, is_over);
         if self.w.peers[c].shard != shard {
+            self.go_on(self.w.peers[c].shard);
             self.links[c].heard = self.w.now.monotonic;
         }
         let peer = &self.w.peers[c];
@@ -70,7 +102,7 @@ impl Simulation {
     }
 
     pub fn read_all(&mut self, shard: usize) -> bool {
-        let mut busy = false;
+        let mut busy = self.go_on(shard);
         for c in 0..self.links.len() {
             busy |= self.w.peers[c].shard == shard && self.read(c, usize::MAX);
         }
@@ -79,6 +111,18 @@ impl Simulation {
 
     /// What `Shard::end_turn` does. Says whether tasks go on because of it.
     pub fn end_turn(&mut self, shard: usize) -> bool {
+        self.begin_end_of_turn(shard);
+        match self.held_up[shard].take() {
+            Some(HeldUp::Turn { began, resumed, rest }) => {
+                self.finish_turn(shard, began, rest) | resumed
+            }
+            _ => false,
+        }
+    }
+
+    /// The same, up to where others may have a say in what it sends.
+    pub fn begin_end_of_turn(&mut self, shard: usize) {
+        self.go_on(shard);
         let began = self.awake[shard].take().unwrap_or(self.w.now.monotonic);
         self.look_at_clock(shard);
         self.tick(shard);
@@ -88,9 +132,16 @@ impl Simulation {
             self.take_mail_in(shard);
         }
         self.awake[shard] = None;
-        let mut resumed = self.w.apply_effects(shard);
-        self.send_mail(shard);
+        let resumed = self.w.apply_effects(shard);
+        self.observe(shard);
+        let rest = self.w.send_first_mail(shard);
+        self.held_up[shard] = Some(HeldUp::Turn { began, resumed, rest });
+    }
+
+    fn finish_turn(&mut self, shard: usize, began: u64, rest: Option<Rest>) -> bool {
+        self.send_rest(shard, rest);
         self.flush(shard);
+        let mut resumed = false;
         for _ in 0..4 {
             let broker = &mut self.w.brokers[shard];
             let more = broker.has_output() || broker.mail().has_items();
@@ -129,6 +180,7 @@ impl Simulation {
 
     /// The client's socket has room; a writer that waits for that goes on.
     pub fn room(&mut self, c: C, bytes: usize) {
+        self.go_on(self.w.peers[c].shard);
         self.w.peers[c].room = bytes;
         self.links[c].slow |= bytes != usize::MAX;
         let peer = &mut self.w.peers[c];
@@ -144,8 +196,12 @@ impl Simulation {
     }
 
     fn send_mail(&mut self, shard: usize) {
-        let before = self.w.batches;
-        self.w.send_mail(shard);
+        let rest = self.w.send_first_mail(shard);
+        self.send_rest(shard, rest);
+    }
+
+    fn send_rest(&mut self, shard: usize, rest: Option<Rest>) {
+        self.w.send_last_mail(shard, rest);
         let at = self.next();
         let last = |from: &Self, to: usize| from.w.mail[shard][to].back().map_or(0, |b| b.0);
         let bounds: Vec<u64> = (0..self.setup.shards).map(|to| last(self, to)).collect();
@@ -156,25 +212,25 @@ impl Simulation {
             self.messages[message].copies[copy].sent = Some((at, bounds.clone()));
         }
         for to in 0..self.setup.shards {
-            let sent = self.w.mail[shard][to].iter().filter(|batch| batch.0 > before);
+            let mut sent = self.w.mail[shard][to].iter();
             let is_data = |item: &&ShardMessage| {
                 use ShardMessage as M;
-                matches!(item, M::Publish { .. } | M::Shared { .. } | M::Retain(_))
+                matches!(item, M::Publish { .. } | M::Shared { .. } | M::Retain { .. })
             };
-            let wrong =
-                sent.clone().find(|b| b.1.iter().filter(is_data).count() as u32 != b.2).is_some();
+            let wrong = sent.any(|batch| batch.1.iter().filter(is_data).count() as u32 != batch.2);
             self.wrong.check(!wrong, || format!("credit: a batch to {to} costs something else"));
         }
     }
 
     /// The oldest batch from one shard arrives at another.
     pub fn arrive(&mut self, from: usize, to: usize) -> bool {
+        self.go_on(to);
         let Some((number, items, _)) = self.w.mail[from][to].front() else { return false };
         let number = *number;
         let kept: Vec<(String, Vec<u8>)> = items
             .iter()
             .filter_map(|item| match item {
-                ShardMessage::Retain(message) => {
+                ShardMessage::Retain { message, .. } => {
                     let view = message.view();
                     Some((view.topic.to_owned(), view.payload.to_vec()))
                 }
@@ -424,6 +480,7 @@ impl Simulation {
         for _ in 0..10_000 {
             let mut busy = false;
             for shard in 0..self.setup.shards {
+                busy |= self.go_on(shard);
                 busy |= self.take_mail_in(shard);
                 busy |= self.read_all(shard);
                 if self.awake[shard].is_some() {

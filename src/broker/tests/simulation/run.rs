@@ -4,13 +4,16 @@
 use std::collections::BTreeMap;
 
 use super::{
-    super::{seeds::Wrong, world::World},
+    super::{
+        seeds::Wrong,
+        world::{C, World},
+    },
     client::{Actor, Link},
     history::{Action, Setup, VERSIONS},
     model::{Message, Moment, Retained, Session},
     verdict::Reception,
 };
-use crate::{session::QueueCaps, stats::DropReason};
+use crate::{broker::mail::Rest, session::QueueCaps, stats::DropReason};
 
 /// What sessions of 3.x clients last for, in seconds.
 pub const MAX_EXPIRY: u32 = 3_600;
@@ -24,6 +27,21 @@ pub struct Retaining {
     pub owner: usize,
     /// The batch that it is in, or one before.
     pub bound: Option<u64>,
+}
+
+/// What a shard is held up in.
+pub enum HeldUp {
+    /// Handling so many bytes that have come on a connection.
+    Read(C, usize),
+    /// Sending mail, at the end of a turn.
+    Turn {
+        /// When it began, in milliseconds of the clock.
+        began: u64,
+        /// Connections are read from again.
+        resumed: bool,
+        /// What is still to be sent.
+        rest: Option<Rest>,
+    },
 }
 
 pub struct Simulation {
@@ -51,6 +69,8 @@ pub struct Simulation {
     /// Shards whose turn has begun: when, in milliseconds of the clock.
     pub awake: Vec<Option<u64>>,
     pub next_tick: Vec<u64>,
+    /// What each shard is held up in.
+    pub held_up: Vec<Option<HeldUp>>,
     /// When the turn whose output is looked at began, in milliseconds of the clock.
     pub began: u64,
     /// The first thing that is wrong.
@@ -97,6 +117,7 @@ impl Simulation {
             wills: vec![0; setup.shards],
             awake: vec![None; setup.shards],
             next_tick: vec![0; setup.shards],
+            held_up: (0..setup.shards).map(|_| None).collect(),
             began: 0,
             wrong: Wrong::default(),
             w,
@@ -152,11 +173,13 @@ impl Simulation {
                 }
             }
             Action::Read(client, bytes) => {
-                for c in (0..self.links.len())
-                    .filter(|c| self.links[*c].client == client)
-                    .collect::<Vec<_>>()
-                {
+                for c in self.connections_of(client) {
                     self.read(c, bytes);
+                }
+            }
+            Action::HoldRead(client) => {
+                for c in self.connections_of(client) {
+                    self.hold_read(c);
                 }
             }
             Action::End(shard) if shard < shards => {
@@ -166,6 +189,10 @@ impl Simulation {
                 self.read_all(shard);
                 self.end_turn(shard);
             }
+            Action::HoldTurn(shard) if shard < shards => {
+                self.read_all(shard);
+                self.begin_end_of_turn(shard);
+            }
             Action::Arrive(from, to, batches) if from < shards && to < shards => {
                 for _ in 0..batches {
                     self.arrive(from, to);
@@ -173,8 +200,12 @@ impl Simulation {
             }
             Action::Time(milliseconds) => self.pass(milliseconds),
             Action::Settle => self.settle(),
-            Action::End(_) | Action::Turn(_) | Action::Arrive(..) => {}
+            Action::End(_) | Action::Turn(_) | Action::HoldTurn(_) | Action::Arrive(..) => {}
         }
+    }
+
+    fn connections_of(&self, client: usize) -> Vec<C> {
+        (0..self.links.len()).filter(|c| self.links[*c].client == client).collect()
     }
 
     /// Everybody comes back, takes everything, and then nothing must be missing.

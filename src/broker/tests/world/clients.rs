@@ -76,6 +76,15 @@ impl World {
         self.publish_with(c, topic, payload, qos, true, PublishProperties::default());
     }
 
+    /// The shard handles a PUBLISH to be retained, and does not end its turn.
+    pub fn handle_retain(&mut self, c: C, topic: &str, payload: &[u8]) {
+        let publish = Publish { topic, payload, retain: true, ..Publish::default() };
+        let mut bytes = Vec::new();
+        Packet::Publish(publish).encode(Version::V5, &mut bytes).unwrap();
+        let (shard, key) = (self.peers[c].shard, self.peers[c].key.unwrap());
+        self.brokers[shard].on_bytes(self.now, key, &bytes);
+    }
+
     pub fn publish_with(
         &mut self,
         c: C,

@@ -4,7 +4,7 @@ use std::io::IoSlice;
 
 use super::{C, World};
 use crate::{
-    broker::{ConnectionKey, Effect, NextStep},
+    broker::{ConnectionKey, Effect, NextStep, mail::Rest},
     record::Outcome,
     stats::CloseReason,
     topics::ShardId,
@@ -140,20 +140,36 @@ impl World {
     }
 
     pub(in crate::broker::tests) fn send_mail(&mut self, shard: usize) -> bool {
-        let mut sent = false;
+        let before = self.batches;
+        let rest = self.send_first_mail(shard);
+        self.send_last_mail(shard, rest);
+        self.batches > before
+    }
+
+    /// Sends mail, and stops before the shard looks once more who wants what is to be retained.
+    pub(in crate::broker::tests) fn send_first_mail(&mut self, shard: usize) -> Option<Rest> {
         let (mail, batches) = (&mut self.mail[shard], &mut self.batches);
-        self.brokers[shard].take_mail(|to, items, cost| {
+        self.brokers[shard].take_first_mail(|to, items, cost| {
             assert_ne!(usize::from(to.0), shard, "no mail to oneself");
             *batches += 1;
             mail[usize::from(to.0)].push_back((*batches, items, cost));
-            sent = true;
-        });
+        })
+    }
+
+    /// Goes on with that, and ends the epoch.
+    pub(in crate::broker::tests) fn send_last_mail(&mut self, shard: usize, rest: Option<Rest>) {
+        let (mail, batches) = (&mut self.mail[shard], &mut self.batches);
+        if let Some(rest) = rest {
+            self.brokers[shard].take_last_mail(rest, |to, items, cost| {
+                *batches += 1;
+                mail[usize::from(to.0)].push_back((*batches, items, cost));
+            });
+        }
         if let Some(batch) = self.brokers[shard].take_batch() {
             let store = self.store.as_mut().expect("without a store there is nothing to keep");
             store.waiting.push_back((shard, batch));
         }
         self.renew_credit();
-        sent
     }
 
     /// The store keeps the oldest batch that it was given, and says so.
