@@ -152,8 +152,10 @@ pub enum Action {
     /// A shard looks into its mailbox for one of the client's connections, and is then held up before
     /// it handles what has come on that: until something else happens there.
     HoldRead(usize),
-    /// A shard reads from all its connections and ends its turn, in which it is held up when it has
-    /// sent what is to be retained: until something else happens there.
+    /// The client's shard reads from all its connections and ends its turn.
+    TurnOf(usize),
+    /// The same, but it is held up when it has sent what is to be retained: until something else
+    /// happens there.
     HoldTurn(usize),
     /// So many batches from one shard arrive at another.
     Arrive(usize, usize, usize),
@@ -180,7 +182,15 @@ impl History {
             actions.push(Action::Subscribe(client, asked(&mut rng, &setup)));
         }
         actions.push(Action::Settle);
-        actions.extend((0..ACTIONS).map(|_| action(&mut rng, &setup)));
+        for _ in 0..ACTIONS {
+            actions.push(action(&mut rng, &setup));
+            if rng.u8(..100) == 0 {
+                actions.extend(race(&mut rng));
+            }
+        }
+        if rng.bool() {
+            actions.extend(race(&mut rng));
+        }
         Self { setup, actions }
     }
 }
@@ -267,13 +277,46 @@ fn sent(rng: &mut fastrand::Rng, setup: &Setup) -> Sent {
     }
 }
 
+/// Somebody subscribes to a topic for which others have messages to be retained, while a shard is held
+/// up. Nobody else has the filter, so that their shards know of nobody before.
+fn race(rng: &mut fastrand::Rng) -> Vec<Action> {
+    let (topic, filter) = one_of(rng, &[(3, 6), (4, 6), (5, 8), (6, 7)]);
+    let mut clients: Vec<usize> = (0..VERSIONS.len()).collect();
+    rng.shuffle(&mut clients);
+    let [first, second, third, ..] = clients[..] else { return Vec::new() };
+    let mut publish = |client| {
+        let qos = rng.u8(1..3);
+        let sent = Sent { topic, qos, retain: true, size: 5, expiry: 0, alias: 0 };
+        Action::Publish(client, sent)
+    };
+    let publish = [publish(first), publish(second)];
+    let asked = Asked { filter, qos: 1, no_local: false, as_published: false, handling: 0, id: 0 };
+    let subscribe = Action::Subscribe(third, asked);
+    let mut actions: Vec<_> =
+        clients.iter().map(|client| Action::Unsubscribe(*client, filter)).collect();
+    actions.push(Action::Settle);
+    match rng.bool() {
+        true => {
+            actions.extend([publish[0], Action::HoldTurn(first)]);
+            actions.extend([publish[1], Action::TurnOf(second)]);
+            actions.extend([subscribe, Action::TurnOf(third), Action::TurnOf(first)]);
+        }
+        false => {
+            actions.extend([publish[0], Action::Settle, subscribe, Action::HoldRead(third)]);
+            actions.extend([publish[1], Action::TurnOf(second)]);
+        }
+    }
+    actions.push(Action::Settle);
+    actions
+}
+
 fn action(rng: &mut fastrand::Rng, setup: &Setup) -> Action {
     let client = rng.usize(..VERSIONS.len());
     let shard = rng.usize(..setup.shards);
     match rng.u8(..100) {
         0..26 => Action::Publish(client, sent(rng, setup)),
         26..36 => Action::Turn(shard),
-        36..40 => Action::HoldTurn(shard),
+        36..40 => Action::HoldTurn(client),
         40..46 => Action::Read(client, rng.usize(..200)),
         46..48 => Action::HoldRead(client),
         48..54 => Action::End(shard),

@@ -189,7 +189,13 @@ impl Simulation {
                 self.read_all(shard);
                 self.end_turn(shard);
             }
-            Action::HoldTurn(shard) if shard < shards => {
+            Action::TurnOf(client) => {
+                let shard = self.home(client);
+                self.read_all(shard);
+                self.end_turn(shard);
+            }
+            Action::HoldTurn(client) => {
+                let shard = self.home(client);
                 self.read_all(shard);
                 self.begin_end_of_turn(shard);
             }
@@ -200,8 +206,12 @@ impl Simulation {
             }
             Action::Time(milliseconds) => self.pass(milliseconds),
             Action::Settle => self.settle(),
-            Action::End(_) | Action::Turn(_) | Action::HoldTurn(_) | Action::Arrive(..) => {}
+            Action::End(_) | Action::Turn(_) | Action::Arrive(..) => {}
         }
+    }
+
+    fn home(&self, client: usize) -> usize {
+        self.w.shared.home_shard(&self.actors[client].name).index()
     }
 
     fn connections_of(&self, client: usize) -> Vec<C> {
