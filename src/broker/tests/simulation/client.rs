@@ -7,7 +7,8 @@ use super::{
         peer::Got,
         world::{C, hello as plain_hello},
     },
-    history::{Asked, FILTERS, Hello, Sent, TOPICS},
+    doorkeeper::{LATER, PASSWORD, WRONG_PASSWORD},
+    history::{Asked, FILTERS, FORBIDDEN, Hello, Sent, Shows, TOPICS},
     model::Message,
     run::{MAX_PENDING, Simulation},
 };
@@ -77,8 +78,10 @@ pub struct Link {
     pub open: bool,
     /// CONNACK has come.
     pub answered: bool,
-    /// The broker has no room for the session.
-    pub refused: bool,
+    /// The broker has refused it, and an MQTT 5 client is told why.
+    pub refused: Option<ReasonCode>,
+    /// It is not decided who the client is; with the number of the will's message.
+    pub undecided: Option<Option<usize>>,
     /// The broker has ended it.
     pub over: bool,
     pub prompt: bool,
@@ -121,7 +124,8 @@ impl Link {
             hello,
             open: hello.eager,
             answered: false,
-            refused: false,
+            refused: None,
+            undecided: None,
             over: false,
             prompt: hello.prompt,
             session: None,
@@ -197,6 +201,13 @@ impl Simulation {
             })
         });
         let mut connect = plain_hello(version, &name);
+        if hello.shows != Shows::Nothing {
+            connect.user_name = Some(if hello.later { LATER } else { "now" });
+            connect.password = Some(match hello.shows {
+                Shows::WrongPassword => WRONG_PASSWORD,
+                _ => PASSWORD,
+            });
+        }
         connect.clean_start = hello.clean;
         connect.keep_alive = hello.keep_alive;
         connect.properties.session_expiry_interval = Some(hello.expiry);
@@ -235,6 +246,8 @@ impl Simulation {
             aliases: 0,
             prompt: true,
             will: None,
+            shows: Shows::Password,
+            later: false,
         };
         self.connect(client, hello);
     }
@@ -436,6 +449,11 @@ impl Simulation {
                 self.receive(c, &message);
             }
             Got::Ack(kind, id, reason) => {
+                if self.is_refused(client, kind, id) {
+                    let told = reason == ReasonCode::NotAuthorized;
+                    self.wrong.check(told, || format!("allowed: {kind:?} {id} {reason:?}"));
+                    return self.actors[client].pending.retain(|p| p.id != id);
+                }
                 let known = reason == ReasonCode::PacketIdentifierNotFound || !reason.is_error();
                 self.wrong.check(known, || format!("refused: {kind:?} {id} {reason:?}"));
                 self.on_ack(c, client, kind, id);
@@ -465,13 +483,23 @@ impl Simulation {
         }
     }
 
+    /// Whether an acknowledgement has to say that its message is not taken: before MQTT 5 none can.
+    fn is_refused(&self, client: usize, kind: AckKind, id: u16) -> bool {
+        let actor = &self.actors[client];
+        let first = matches!(kind, AckKind::Puback | AckKind::Pubrec);
+        let is_it = |p: &Pending| p.id == id && p.sent.topic == FORBIDDEN;
+        actor.version == Version::V5 && first && actor.pending.iter().any(is_it)
+    }
+
     fn on_connack(&mut self, c: C, client: usize, present: bool, reason: ReasonCode) {
         let version = self.actors[client].version;
         self.links[c].answered = true;
-        if self.links[c].refused {
-            let told = match version {
-                Version::V5 => ReasonCode::QuotaExceeded,
-                _ => ReasonCode::ServerUnavailable,
+        if let Some(refused) = self.links[c].refused {
+            let told = match (version, refused) {
+                (Version::V3_1 | Version::V3_1_1, ReasonCode::QuotaExceeded) => {
+                    ReasonCode::ServerUnavailable
+                }
+                _ => refused,
             };
             self.wrong.check(reason == told && !present, || format!("refused: CONNACK {reason:?}"));
             self.links[c].open = false;

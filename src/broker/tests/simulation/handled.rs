@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     super::world::C,
     client::What,
+    history::{FORBIDDEN, Shows},
     model::{Copy, EVER, Session, Will},
     run::{MAX_EXPIRY, Retaining, Simulation},
 };
-use crate::codec::Version;
+use crate::codec::{ReasonCode, Version};
 
 impl Simulation {
     /// A shard has used up bytes of a connection's, or thrown them away if it `is_over`.
@@ -21,12 +22,18 @@ impl Simulation {
             self.links[c].consumed -= length;
             self.links[c].sent.pop_front();
             self.next();
-            if is_over || self.links[c].refused {
+            if is_over || self.links[c].refused.is_some() {
+                continue;
+            }
+            if let What::Connect(will) = what
+                && self.is_decided_later(c, will)
+            {
+                self.links[c].undecided = Some(will);
                 continue;
             }
             self.links[c].heard = self.w.now_on(self.w.peers[c].shard).monotonic;
             if let What::Connect(will) = what {
-                self.accept(c, will);
+                self.let_in(c, will);
             } else if let Some(session) = self.links[c].session {
                 self.handle(c, session, what);
             }
@@ -40,6 +47,13 @@ impl Simulation {
             What::Publish { number, id, qos } => {
                 if qos == 2 && !known.unreleased.insert(id) {
                     return; // [MQTT-4.3.3-10]
+                }
+                if self.messages[number].topic == FORBIDDEN {
+                    if qos == 2 {
+                        known.unreleased.remove(&id);
+                    }
+                    self.forbidden += 1;
+                    return;
                 }
                 let shard = known.shard;
                 self.take_in(number, shard);
@@ -82,6 +96,32 @@ impl Simulation {
         self.retaining.push(Retaining { number, from: shard, owner, bound: None });
     }
 
+    fn has_forbidden(&self, will: Option<usize>) -> bool {
+        will.is_some_and(|number| self.messages[number].topic == FORBIDDEN)
+    }
+
+    fn is_decided_later(&self, c: C, will: Option<usize>) -> bool {
+        let hello = self.links[c].hello;
+        hello.later && hello.shows != Shows::Nothing && !self.has_forbidden(will)
+    }
+
+    /// It is known who a client is.
+    pub fn let_in(&mut self, c: C, will: Option<usize>) {
+        let forbidden = self.has_forbidden(will);
+        let shows = self.links[c].hello.shows;
+        self.links[c].refused = match shows {
+            _ if forbidden => Some(ReasonCode::NotAuthorized),
+            Shows::Nothing => Some(ReasonCode::NotAuthorized),
+            Shows::WrongPassword => Some(ReasonCode::BadUserNameOrPassword),
+            Shows::Password => None,
+        };
+        match self.links[c].refused {
+            None => self.accept(c, will),
+            Some(_) if forbidden => self.forbidden += 1,
+            Some(_) => self.refused += 1,
+        }
+    }
+
     /// A CONNECT is accepted. `[MQTT-3.1.4-3]`, `[MQTT-3.2.2-2]`
     fn accept(&mut self, c: C, will: Option<usize>) {
         let (client, hello) = (self.links[c].client, self.links[c].hello);
@@ -89,7 +129,7 @@ impl Simulation {
         let sessions = self.sessions.iter().filter(|s| s.is_alive()).count() as u64;
         let maximum = self.setup.sessions;
         if maximum > 0 && sessions >= maximum && !self.sessions.iter().any(alive) {
-            self.links[c].refused = true;
+            self.links[c].refused = Some(ReasonCode::QuotaExceeded);
             return;
         }
         if let Some(session) = self.sessions.iter().position(alive)

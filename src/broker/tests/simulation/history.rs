@@ -7,11 +7,13 @@ use crate::{codec::Version, topics::Strategy};
 /// The clients, by the number that they have in a history.
 pub const VERSIONS: [Version; 6] =
     [Version::V3_1, Version::V3_1_1, Version::V5, Version::V5, Version::V3_1_1, Version::V5];
-pub const TOPICS: [&str; 7] = ["t/1", "t/2", "t/1/x", "s/1", "s/2", "$d/1", "w"];
+pub const TOPICS: [&str; 8] = ["t/1", "t/2", "t/1/x", "s/1", "s/2", "$d/1", "w", "$SYS/x"];
+/// The last one is the broker's own: clients may not publish there.
+pub const FORBIDDEN: usize = TOPICS.len() - 1;
 /// Those of wills.
-pub const WILL_TOPICS: [usize; 2] = [1, 6];
+const WILL_TOPICS: [usize; 2] = [1, 6];
 /// The first ones are not shared.
-pub const FILTERS: [&str; 13] = [
+pub const FILTERS: [&str; 14] = [
     "t/#",
     "t/+",
     "t/1",
@@ -21,12 +23,13 @@ pub const FILTERS: [&str; 13] = [
     "s/+",
     "w",
     "$d/#",
+    "$SYS/x",
     "$share/g/s/+",
     "$share/h/s/1",
     "$share/g/t/1",
     "$share/h/#",
 ];
-pub const PLAIN_FILTERS: usize = 9;
+pub const PLAIN_FILTERS: usize = 10;
 /// More retained messages than there are topics.
 pub const ROOMY: u64 = 1_000;
 const ACTIONS: usize = 300;
@@ -85,6 +88,17 @@ pub struct Hello {
     /// Whether the client answers at once.
     pub prompt: bool,
     pub will: Option<WillOf>,
+    pub shows: Shows,
+    /// Whether it is decided later who may come in, unless the client shows nothing.
+    pub later: bool,
+}
+
+/// What a client shows of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shows {
+    Nothing,
+    WrongPassword,
+    Password,
 }
 
 /// A will.
@@ -149,6 +163,8 @@ pub enum Action {
     End(usize),
     /// A shard reads from all its connections, and ends its turn.
     Turn(usize),
+    /// It is decided whether the client may come in.
+    Decide(usize),
     /// A shard looks into its mailbox for one of the client's connections, and is then held up before
     /// it handles what has come on that: until something else happens there.
     HoldRead(usize),
@@ -231,7 +247,7 @@ fn setup(rng: &mut fastrand::Rng) -> Setup {
 fn hello(rng: &mut fastrand::Rng, setup: &Setup) -> Hello {
     let tight = setup.queue < 1_000;
     let will = (rng.u8(..3) == 0).then(|| WillOf {
-        topic: one_of(rng, &WILL_TOPICS),
+        topic: if rng.u8(..10) == 0 { FORBIDDEN } else { one_of(rng, &WILL_TOPICS) },
         qos: rng.u8(..3),
         retain: rng.u8(..4) == 0,
         delay: one_of(rng, &[0, 0, 1, 5, 60]),
@@ -247,6 +263,12 @@ fn hello(rng: &mut fastrand::Rng, setup: &Setup) -> Hello {
         aliases: rng.u16(..3),
         prompt: rng.u8(..4) != 0,
         will,
+        shows: match rng.u8(..20) {
+            0 => Shows::Nothing,
+            1 => Shows::WrongPassword,
+            _ => Shows::Password,
+        },
+        later: rng.u8(..4) == 0,
     }
 }
 
@@ -268,7 +290,7 @@ fn sent(rng: &mut fastrand::Rng, setup: &Setup) -> Sent {
     // What has expired takes room until it is swept: the model does not know when that is.
     let expires = !retain || setup.retained >= ROOMY;
     Sent {
-        topic: rng.usize(..TOPICS.len()),
+        topic: if rng.u8(..20) == 0 { FORBIDDEN } else { rng.usize(..FORBIDDEN) },
         qos: rng.u8(..3),
         retain,
         size: if retain && rng.u8(..4) == 0 { 0 } else { one_of(rng, &[5, 5, 20, 100, 600]) },
@@ -330,7 +352,8 @@ fn action(rng: &mut fastrand::Rng, setup: &Setup) -> Action {
         85..90 => Action::Room(client, one_of(rng, &[0, 1, 30, 300, usize::MAX, usize::MAX])),
         90..94 => Action::Time(one_of(rng, &[1, 1, 3, 50, 500, 1_000, 3_000, 20_000, 100_000])),
         94 => Action::Prompt(client, rng.u8(..4) != 0),
-        95 | 96 => Action::Ping(client),
+        95 => Action::Ping(client),
+        96 => Action::Decide(client),
         _ => Action::Settle,
     }
 }

@@ -4,6 +4,7 @@
 //! `SIMULATE_SEEDS` and `SIMULATE_FROM` choose the seeds (`scripts/simulate.sh`).
 
 mod client;
+mod doorkeeper;
 mod handled;
 mod history;
 pub mod model;

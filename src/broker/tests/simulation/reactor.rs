@@ -403,7 +403,7 @@ impl Simulation {
     fn closed_by_shard(&mut self, shard: usize) {
         for c in 0..self.links.len() {
             let peer = &self.w.peers[c];
-            if self.links[c].refused && peer.key.is_none() && peer.inbox.is_empty() {
+            if self.links[c].refused.is_some() && peer.key.is_none() && peer.inbox.is_empty() {
                 let client = self.links[c].client;
                 self.actors[client].connection.take_if(|current| *current == c);
             }
@@ -419,12 +419,13 @@ impl Simulation {
             }
             self.links[c].over = true;
             let cause = connection.and_then(|c| c.extra.as_ref()).and_then(|extra| extra.cause);
-            if self.links[c].session.is_some() || !self.links[c].refused && cause.is_some() {
+            if self.links[c].session.is_some() || self.links[c].refused.is_none() && cause.is_some()
+            {
                 self.check_cause(c, cause);
             }
             if self.links[c].session.is_some() {
                 self.lost(c);
-            } else if self.links[c].accepted.is_none() && !self.links[c].refused {
+            } else if self.links[c].accepted.is_none() && self.links[c].refused.is_none() {
                 let client = self.links[c].client;
                 self.actors[client].connection.take_if(|current| *current == c);
             }
@@ -482,6 +483,9 @@ impl Simulation {
             for shard in 0..self.setup.shards {
                 busy |= self.go_on(shard);
                 busy |= self.take_mail_in(shard);
+                for c in self.doorkeeper.waiting() {
+                    busy |= self.decide(c);
+                }
                 busy |= self.read_all(shard);
                 if self.awake[shard].is_some() {
                     busy |= self.end_turn(shard);

@@ -1,7 +1,7 @@
 //! Minimised histories that failed once, as the simulation prints them.
 
 use super::{
-    history::{Action::*, Asked, Hello, Sent, Setup, WillOf},
+    history::{Action::*, Asked, Hello, Sent, Setup, Shows::*, WillOf},
     replay,
 };
 use crate::topics::Strategy::*;
@@ -42,6 +42,8 @@ fn seed_19() {
                 aliases: 0,
                 prompt: false,
                 will: Some(WillOf { topic: 1, qos: 1, retain: false, delay: 1 }),
+                shows: Password,
+                later: false,
             },
         ),
         Connect(
@@ -57,6 +59,8 @@ fn seed_19() {
                 aliases: 2,
                 prompt: true,
                 will: None,
+                shows: Password,
+                later: false,
             },
         ),
         Settle,
@@ -108,6 +112,8 @@ fn seed_152() {
                 aliases: 2,
                 prompt: true,
                 will: Some(WillOf { topic: 6, qos: 0, retain: true, delay: 60 }),
+                shows: Password,
+                later: false,
             },
         ),
         Connect(
@@ -123,12 +129,14 @@ fn seed_152() {
                 aliases: 0,
                 prompt: true,
                 will: None,
+                shows: Password,
+                later: false,
             },
         ),
         Settle,
         Subscribe(
             5,
-            Asked { filter: 12, qos: 1, no_local: false, as_published: false, handling: 0, id: 0 },
+            Asked { filter: 13, qos: 1, no_local: false, as_published: false, handling: 0, id: 0 },
         ),
         Room(5, 30),
         Publish(5, Sent { topic: 3, qos: 2, retain: false, size: 20, expiry: 1, alias: 1 }),
@@ -136,7 +144,7 @@ fn seed_152() {
         Time(3000),
         Subscribe(
             1,
-            Asked { filter: 12, qos: 2, no_local: true, as_published: false, handling: 1, id: 0 },
+            Asked { filter: 13, qos: 2, no_local: true, as_published: false, handling: 1, id: 0 },
         ),
         Connect(
             5,
@@ -151,6 +159,8 @@ fn seed_152() {
                 aliases: 1,
                 prompt: true,
                 will: Some(WillOf { topic: 6, qos: 1, retain: false, delay: 0 }),
+                shows: Password,
+                later: false,
             },
         ),
     ];
@@ -191,6 +201,8 @@ fn seed_294() {
         aliases: 0,
         prompt: false,
         will: Some(WillOf { topic: 6, qos: 1, retain: true, delay: 60 }),
+        shows: Password,
+        later: false,
     };
     let publisher = Hello {
         on: 0,
@@ -203,9 +215,11 @@ fn seed_294() {
         aliases: 2,
         prompt: false,
         will: None,
+        shows: Password,
+        later: false,
     };
     let subscription =
-        Asked { filter: 9, qos: 1, no_local: false, as_published: true, handling: 1, id: 2 };
+        Asked { filter: 10, qos: 1, no_local: false, as_published: true, handling: 1, id: 2 };
     let message = Sent { topic: 4, qos: 1, retain: false, size: 5, expiry: 0, alias: 1 };
     let actions = [
         Connect(2, publisher),
@@ -257,6 +271,8 @@ fn seed_57864() {
         aliases: 0,
         prompt: true,
         will: Some(WillOf { topic: 6, qos: 0, retain: false, delay: 0 }),
+        shows: Password,
+        later: false,
     };
     let other = Hello {
         on: 0,
@@ -269,6 +285,8 @@ fn seed_57864() {
         aliases: 2,
         prompt: true,
         will: None,
+        shows: Password,
+        later: false,
     };
     let everything =
         Asked { filter: 4, qos: 0, no_local: false, as_published: false, handling: 2, id: 1 };

@@ -1,7 +1,7 @@
 //! The simulated world while a history runs: links between clients and shards, and the model that
 //! is told of everything that a shard has handled.
 
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap};
 
 use super::{
     super::{
@@ -9,11 +9,16 @@ use super::{
         world::{C, World},
     },
     client::{Actor, Link},
+    doorkeeper::Doorkeeper,
     history::{Action, Setup, VERSIONS},
     model::{Message, Moment, Retained, Session},
     verdict::Reception,
 };
-use crate::{broker::mail::Rest, session::QueueCaps, stats::DropReason};
+use crate::{
+    broker::{Config, mail::Rest},
+    session::QueueCaps,
+    stats::DropReason,
+};
 
 /// What sessions of 3.x clients last for, in seconds.
 pub const MAX_EXPIRY: u32 = 3_600;
@@ -73,13 +78,20 @@ pub struct Simulation {
     pub held_up: Vec<Option<HeldUp>>,
     /// When the turn whose output is looked at began, in milliseconds of the clock.
     pub began: u64,
+    pub doorkeeper: Doorkeeper,
+    /// Clients that were not let in.
+    pub refused: u64,
+    /// PUBLISH packets and wills for the topic that is forbidden.
+    pub forbidden: u64,
     /// The first thing that is wrong.
     pub wrong: Wrong,
 }
 
 impl Simulation {
     pub fn new(setup: Setup) -> Self {
-        let mut w = World::with(setup.shards, |c| {
+        let (doorkeeper, shards) = (Doorkeeper::default(), Cell::new(0));
+        let auth = || Box::new(doorkeeper.on(shards.replace(shards.get() + 1))) as Box<_>;
+        let configure = |c: &mut Config| {
             c.max_inflight = setup.inflight;
             c.max_outbox_bytes = setup.outbox;
             c.packets_per_turn = setup.packets_per_turn;
@@ -96,7 +108,8 @@ impl Simulation {
             c.max_sessions = setup.sessions;
             c.max_retained_messages = setup.retained;
             c.strategy = setup.strategy;
-        });
+        };
+        let mut w = World::with_auth(setup.shards, configure, auth);
         w.delivers_mail = false;
         w.credit = setup.credit;
         w.renew_credit();
@@ -119,6 +132,9 @@ impl Simulation {
             next_tick: vec![0; setup.shards],
             held_up: (0..setup.shards).map(|_| None).collect(),
             began: 0,
+            doorkeeper,
+            refused: 0,
+            forbidden: 0,
             wrong: Wrong::default(),
             w,
         }
@@ -175,6 +191,11 @@ impl Simulation {
             Action::Read(client, bytes) => {
                 for c in self.connections_of(client) {
                     self.read(c, bytes);
+                }
+            }
+            Action::Decide(client) => {
+                for c in self.connections_of(client) {
+                    self.decide(c);
                 }
             }
             Action::HoldRead(client) => {
@@ -253,6 +274,12 @@ impl Simulation {
         let late = self.retaining.first().map(|r| r.number);
         self.wrong
             .check(late.is_none(), || format!("retained: {late:?} has not come to its owner"));
+        let totals = self.w.totals();
+        let counted = (totals.auth_refused, totals.acl_refused);
+        let expected = (self.refused, self.forbidden);
+        self.wrong.check(counted == expected, || {
+            format!("counted: refused clients and messages {counted:?}, expected {expected:?}")
+        });
         let (refused, counted) = (self.not_retained, self.w.dropped(DropReason::RetainedFull));
         self.wrong.check(refused == counted, || {
             format!("retained: {counted} were too many, expected {refused}")

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     super::{peer::Msg, world::C},
-    history::TOPICS,
+    history::{FORBIDDEN, TOPICS},
     model::{Copy, EVER, Message, Moment, Session},
     run::Simulation,
 };
@@ -56,6 +56,8 @@ impl Simulation {
             let known = got.alias.is_none_or(|alias| alias <= hello.aliases);
             self.wrong.check(known, || format!("alias: {:?} of {}", got.alias, hello.aliases));
         }
+        let forbidden = got.topic == TOPICS[FORBIDDEN];
+        self.wrong.check(!forbidden, || format!("forbidden: {:?} came", got.payload));
         let number = got.text().split_once(':').and_then(|(number, _)| number.parse().ok());
         let number: Option<usize> = number.filter(|n| *n < self.messages.len());
         if got.qos > 0 {
@@ -410,10 +412,11 @@ impl Simulation {
             })
             .collect();
         let name = self.name_with_room();
+        self.doorkeeper.open();
         self.w.delivers_mail = true;
         self.w.looked.fill(None);
         let c = self.w.connect(Version::V5, &name);
-        for filter in ["#", "$d/#"] {
+        for filter in ["#", "$d/#", "$SYS/x"] {
             self.w.subscribe(c, filter, super::super::world::Q0);
         }
         let mut kept = BTreeMap::new();
