@@ -156,6 +156,7 @@ impl Simulation {
                 unreleased: BTreeSet::new(),
                 held: BTreeMap::new(),
                 subscriptions: Vec::new(),
+                empty_at: vec![at],
                 connections: Vec::new(),
             });
             self.sessions.len() - 1

@@ -8,6 +8,7 @@ mod doorkeeper;
 mod handled;
 mod history;
 pub mod model;
+mod queues;
 mod reactor;
 mod regressions;
 mod run;

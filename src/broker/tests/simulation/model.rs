@@ -92,6 +92,8 @@ pub struct Session {
     /// Messages that the client has seen and not acknowledged to the end, by packet id.
     pub held: BTreeMap<u16, usize>,
     pub subscriptions: Vec<Subscription>,
+    /// When nothing waited for it.
+    pub empty_at: Vec<Moment>,
     /// The connections that it had, from when to when.
     pub connections: Vec<(C, Moment, Moment)>,
 }

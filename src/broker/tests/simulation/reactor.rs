@@ -508,6 +508,7 @@ impl Simulation {
 
     /// Nothing goes on: then nothing must be left that could.
     fn look_for_sleepers(&mut self) {
+        self.note_empty_queues();
         let in_transit = !self.w.routes_with_mail().is_empty();
         self.wrong.check(!in_transit, || "asleep: mail".into());
         for shard in 0..self.setup.shards {

@@ -21,15 +21,14 @@ pub struct Reception {
     pub fresh: bool,
 }
 
-/// Why messages of QoS 1 and 2 may be missing.
-const LOSSES: [DropReason; 4] =
-    [DropReason::QueueFull, DropReason::QueuesFull, DropReason::TooLarge, DropReason::Expired];
+/// Why messages of QoS 1 and 2 may be missing that cannot have expired.
+const LOSSES: [DropReason; 3] =
+    [DropReason::QueueFull, DropReason::QueuesFull, DropReason::TooLarge];
 /// And of QoS 0.
-const LOSSES_OF_QOS_0: [DropReason; 6] = [
+const LOSSES_OF_QOS_0: [DropReason; 5] = [
     DropReason::QueueFull,
     DropReason::QueuesFull,
     DropReason::TooLarge,
-    DropReason::Expired,
     DropReason::OutboxFull,
     DropReason::Offline,
 ];
@@ -185,6 +184,7 @@ impl Simulation {
             self.wrong.check(lost.len() <= losses, || {
                 format!("missing: {lost:?} on shard {shard}, {losses} dropped")
             });
+            self.judge_overflow(shard, lost);
             let allowed = losses_qos0 + no_credit * super::history::VERSIONS.len();
             self.wrong.check(lost_qos0.len() + lost.len() <= allowed.max(losses), || {
                 format!("missing: {lost_qos0:?} with QoS 0 on shard {shard}, {allowed} dropped")
@@ -222,9 +222,12 @@ impl Simulation {
             && message.qos > 0
             && !message.payload.is_empty()
             && !self.may_expire(message)
-            && message.copies.iter().any(|copy| {
-                self.is_covered(message, session, copy) && self.wants_qos(message, session, copy)
-            })
+            && message.copies.iter().any(|copy| self.is_copy_owed(message, session, copy))
+    }
+
+    /// A copy for which the session had a subscription of QoS 1 or 2 all the time.
+    pub fn is_copy_owed(&self, message: &Message, session: &Session, copy: &Copy) -> bool {
+        self.is_covered(message, session, copy) && self.wants_qos(message, session, copy)
     }
 
     /// One count may stand for all receivers on a shard.
