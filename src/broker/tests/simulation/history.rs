@@ -204,9 +204,7 @@ impl History {
                 actions.extend(race(&mut rng));
             }
         }
-        if rng.bool() {
-            actions.extend(race(&mut rng));
-        }
+        actions.extend(race(&mut rng));
         Self { setup, actions }
     }
 }
@@ -305,6 +303,10 @@ fn race(rng: &mut fastrand::Rng) -> Vec<Action> {
     let (topic, filter) = one_of(rng, &[(3, 6), (4, 6), (5, 8), (6, 7)]);
     let mut clients: Vec<usize> = (0..VERSIONS.len()).collect();
     rng.shuffle(&mut clients);
+    // It is alone on its shard, if there are three shards or more.
+    if let Some(alone) = clients.iter().position(|client| *client == 2) {
+        clients.swap(alone, one_of(rng, &[0, 0, 2, alone]));
+    }
     let [first, second, third, ..] = clients[..] else { return Vec::new() };
     let mut publish = |client| {
         let qos = rng.u8(1..3);
@@ -317,13 +319,17 @@ fn race(rng: &mut fastrand::Rng) -> Vec<Action> {
     let mut actions: Vec<_> =
         clients.iter().map(|client| Action::Unsubscribe(*client, filter)).collect();
     actions.push(Action::Settle);
-    match rng.bool() {
-        true => {
+    match rng.u8(..4) {
+        0 | 1 => {
             actions.extend([publish[0], Action::HoldTurn(first)]);
             actions.extend([publish[1], Action::TurnOf(second)]);
             actions.extend([subscribe, Action::TurnOf(third), Action::TurnOf(first)]);
         }
-        false => {
+        2 => {
+            actions.extend([publish[0], Action::Read(first, usize::MAX)]);
+            actions.extend([subscribe, Action::TurnOf(third)]);
+        }
+        _ => {
             actions.extend([publish[0], Action::Settle, subscribe, Action::HoldRead(third)]);
             actions.extend([publish[1], Action::TurnOf(second)]);
         }
