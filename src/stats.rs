@@ -387,6 +387,8 @@ stats! {
     cross_shard_received: Counter,
     /// Times that reading from a client was paused: another shard was behind, or it did not read.
     reads_paused: Counter,
+    /// Reads from clients that were heard before their turn, because many others came at once.
+    reads_ahead: Counter,
     /// Warnings left out because there were too many.
     log_lines_suppressed: Counter,
 }

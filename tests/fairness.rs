@@ -6,10 +6,11 @@ use std::{
     io::Write,
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::Instant,
 };
 
-use ringmq::codec::Packet;
-use support::{Client, Publish, QoS, SHARDS, Server, Version};
+use ringmq::codec::{AckKind, Packet};
+use support::{Client, PATIENCE, Publish, QoS, SHARDS, Server, Version};
 
 /// Floods the broker from four connections while `body` runs.
 fn flooded(server: &Server, body: impl FnOnce()) {
@@ -95,7 +96,7 @@ fn publishers_held_up_by_another_shard_go_on() {
                             .map(|_| client.send_publish(&topic, [7; 600], QoS::AtLeastOnce))
                             .collect();
                         for id in ids {
-                            client.expect_ack(ringmq::codec::AckKind::Puback, id);
+                            client.expect_ack(AckKind::Puback, id);
                         }
                     }
                 });
@@ -106,6 +107,73 @@ fn publishers_held_up_by_another_shard_go_on() {
                         subscriber.expect_publish();
                     }
                 });
+            }
+        });
+    }
+}
+
+/// A crowd that only pings until `is_over`.
+fn crowd(server: &Server, name: &str, is_over: &AtomicBool) {
+    let mut strangers: Vec<Client> =
+        (0..200).map(|i| server.connect(Version::V3_1_1, &format!("{name}-{i}"))).collect();
+    while !is_over.load(Ordering::Relaxed) {
+        strangers.iter_mut().for_each(|stranger| stranger.send(&Packet::Pingreq));
+        for stranger in &mut strangers {
+            assert_eq!(stranger.receive().packet(), Packet::Pingresp);
+        }
+    }
+}
+
+/// Those on whose connections messages flow are heard before a crowd of others. What they have sent
+/// is handled all the same, in order, in more than one turn, and after they were held up.
+#[test]
+fn in_a_crowd_those_with_messages_are_heard_first() {
+    let flags = ["--packets-per-turn=3", "--mesh-credit=64", "--sys-interval=200ms"];
+    for (shards, driver) in [("1", "io_uring"), ("2", "io_uring"), ("1", "epoll")] {
+        let server =
+            Server::start(&[&flags[..], &["--shards", shards, "--driver", driver]].concat());
+        let (mut from, mut to, mut watcher) = (
+            server.connect(Version::V3_1_1, "from"),
+            server.connect(Version::V3_1_1, "to"),
+            server.connect(Version::V3_1_1, "watcher"),
+        );
+        to.subscribe("t", QoS::AtMostOnce);
+        watcher.subscribe("$SYS/broker/reads/ahead", QoS::AtMostOnce);
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| crowd(&server, "a", &is_over));
+            scope.spawn(|| crowd(&server, "b", &is_over));
+            scope.spawn(|| {
+                while watcher.expect_publish().text() == "0" {}
+                is_over.store(true, Ordering::Relaxed);
+            });
+            let _stop = Stop(&is_over);
+            let deadline = Instant::now() + PATIENCE;
+            let mut round = 0_u32;
+            while !is_over.load(Ordering::Relaxed) {
+                assert!(Instant::now() < deadline, "nobody was heard before the crowd");
+                let texts: Vec<String> = (0..100).map(|n| format!("{round} {n}")).collect();
+                // In one piece, so that nothing comes later that would have the rest handled.
+                let mut bytes = Vec::new();
+                let mut encode = |text: &String| {
+                    let packet_id = from.next_id();
+                    let publish = Publish {
+                        topic: "t",
+                        payload: text.as_bytes(),
+                        qos: QoS::AtLeastOnce,
+                        packet_id: Some(packet_id),
+                        ..Publish::default()
+                    };
+                    bytes.extend(from.encode(&Packet::Publish(publish)));
+                    packet_id.get()
+                };
+                let ids: Vec<u16> = texts.iter().map(&mut encode).collect();
+                from.send_raw(&bytes);
+                for (id, text) in ids.into_iter().zip(&texts) {
+                    from.expect_ack(AckKind::Puback, id);
+                    assert_eq!(to.expect_publish().text(), text);
+                }
+                round += 1;
             }
         });
     }

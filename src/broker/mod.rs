@@ -101,6 +101,8 @@ pub enum Effect {
 pub struct Progress {
     /// How many bytes were used up. The rest is to come again, with more behind it.
     pub consumed: usize,
+    /// Some of it belonged to the delivery of a message: PUBLISH, or an acknowledgement of one.
+    pub talks: bool,
     /// What to do next with the connection.
     pub next: NextStep,
 }
@@ -439,6 +441,13 @@ impl Broker {
     /// Whether a connection is not to be read from until [`Effect::Resume`].
     pub fn is_paused(&self, key: ConnectionKey) -> bool {
         self.clients.connections.get(key.index()).is_some_and(|c| c.paused)
+    }
+
+    /// For how long a connection has been open, in seconds.
+    pub fn age(&self, now: Now, key: ConnectionKey) -> u64 {
+        let connection = self.clients.connections.get(key.index());
+        let since = connection.map_or(u64::MAX, |connection| connection.connected_at.into());
+        (now.unix / 1000).saturating_sub(since)
     }
 
     /// Whether anything waits to be written on a connection.

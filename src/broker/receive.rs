@@ -18,12 +18,12 @@ impl Broker {
     /// At most `packets_per_turn` packets are handled, fewer if they cause very much output. Nothing is kept of bytes not consumed.
     pub fn on_bytes(&mut self, now: Now, key: ConnectionKey, bytes: &[u8]) -> Progress {
         self.set_now(now);
-        let mut consumed = 0;
-        let next = self.handle_packets(key, bytes, &mut consumed);
-        if !matches!(next, NextStep::HandOver(_)) {
-            self.stats.bytes_received.add(consumed as u64);
+        let mut progress = Progress { consumed: 0, talks: false, next: NextStep::Read };
+        progress.next = self.handle_packets(key, bytes, &mut progress);
+        if !matches!(progress.next, NextStep::HandOver(_)) {
+            self.stats.bytes_received.add(progress.consumed as u64);
         }
-        Progress { consumed, next }
+        progress
     }
 
     /// The shard holds too many bytes of packets that are not complete, and this connection has
@@ -37,7 +37,7 @@ impl Broker {
         &mut self,
         key: ConnectionKey,
         bytes: &[u8],
-        consumed: &mut usize,
+        progress: &mut Progress,
     ) -> NextStep {
         self.clients.work = 0;
         for _ in 0..self.config.packets_per_turn {
@@ -48,14 +48,14 @@ impl Broker {
                 return NextStep::Read;
             };
             if connection.state == State::Closing {
-                *consumed = bytes.len();
+                progress.consumed = bytes.len();
                 return NextStep::Read;
             }
             if connection.paused {
                 return NextStep::Pause;
             }
             let (state, version) = (connection.state, connection.version);
-            let rest = bytes.get(*consumed..).unwrap_or_default();
+            let rest = bytes.get(progress.consumed..).unwrap_or_default();
             let frame = match codec::frame(rest, self.config.max_packet_size) {
                 Ok(FrameStatus::Incomplete { .. }) => return NextStep::Read,
                 Ok(FrameStatus::Complete(frame)) => frame,
@@ -64,7 +64,8 @@ impl Broker {
                     continue;
                 }
             };
-            let handled = match (state, frame.packet_type()) {
+            let packet_type = frame.packet_type();
+            let handled = match (state, packet_type) {
                 (State::AwaitConnect, _) => match self.on_first_packet(key, &frame, rest) {
                     Some(home) => return NextStep::HandOver(home),
                     None => Ok(Ok(())),
@@ -82,7 +83,8 @@ impl Broker {
                     continue;
                 }
             };
-            *consumed += frame.len;
+            progress.consumed += frame.len;
+            progress.talks |= packet_type.is_some_and(PacketType::is_of_delivery);
             self.stats.packets_received.add(1);
             self.on_packet_done(key, handled);
             if self.clients.out.encoded() > ENCODED_PER_CALL {

@@ -28,7 +28,7 @@ const LOADS: [Figure; 7] = [
 ];
 
 /// The figures themselves.
-const FIGURES: [Figure; 20] = [
+const FIGURES: [Figure; 21] = [
     ("clients/connected", |t| t.clients_connected),
     ("clients/disconnected", |t| t.sessions.saturating_sub(t.clients_connected)),
     ("clients/total", |t| t.sessions),
@@ -49,6 +49,7 @@ const FIGURES: [Figure; 20] = [
     ("retained messages/count", |t| t.retained_messages),
     ("retained messages/bytes", |t| t.retained_bytes),
     ("wills/published", |t| t.wills_published),
+    ("reads/ahead", |t| t.reads_ahead),
 ];
 
 /// The figures of the store, if there is one.

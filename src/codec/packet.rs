@@ -53,6 +53,13 @@ impl PacketType {
         })
     }
 
+    /// Whether it belongs to the delivery of a message: PUBLISH and what answers it.
+    #[must_use]
+    pub const fn is_of_delivery(self) -> bool {
+        use PacketType::{Puback, Pubcomp, Publish, Pubrec, Pubrel};
+        matches!(self, Publish | Puback | Pubrec | Pubrel | Pubcomp)
+    }
+
     /// The first byte of a packet of this type; for PUBLISH without DUP, QoS and RETAIN.
     #[must_use]
     pub const fn header(self) -> u8 {

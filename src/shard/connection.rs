@@ -2,7 +2,14 @@
 //! the broker core. There is one for every client, so what it holds while it waits is what a
 //! client costs.
 
-use std::{future::poll_fn, io, net::SocketAddr, os::fd::AsFd, rc::Rc, task::Poll};
+use std::{
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, BorrowedFd},
+    rc::Rc,
+    task::Poll,
+};
 
 use super::{Arrival, Departure, Descriptor, Envelope, Newcomer, Shard};
 use crate::{
@@ -14,7 +21,7 @@ use crate::{
 };
 
 /// What the task does next.
-enum Step {
+pub(super) enum Step {
     /// Wait for bytes and read them.
     Read,
     /// Handle the bytes at hand.
@@ -43,7 +50,7 @@ impl Shard {
             loop {
                 step = match step {
                     Step::Read => match socket.readable().await {
-                        Ok(()) => shard.read(key, &socket),
+                        Ok(()) => shard.read(key, socket.as_fd()),
                         Err(_) => Step::Close(CloseReason::IoError),
                     },
                     Step::Handle => shard.handle_kept(key, shard.take_unread(key)),
@@ -72,11 +79,12 @@ impl Shard {
     }
 
     /// Reads once, and handles what came.
-    fn read(self: &Rc<Self>, key: ConnectionKey, socket: &Socket) -> Step {
+    pub(super) fn read(self: &Rc<Self>, key: ConnectionKey, descriptor: BorrowedFd<'_>) -> Step {
         self.touch();
+        self.regulars.borrow_mut().count_read();
         self.accept_between_reads();
         let mut buffer = self.buffer.borrow_mut();
-        let received = match socket.receive(&mut buffer) {
+        let received = match Socket::receive(descriptor, &mut buffer) {
             Ok(0) => return Step::Close(CloseReason::PeerClosed),
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Read,
@@ -103,7 +111,7 @@ impl Shard {
         step
     }
 
-    fn handle_kept(self: &Rc<Self>, key: ConnectionKey, bytes: Vec<u8>) -> Step {
+    pub(super) fn handle_kept(self: &Rc<Self>, key: ConnectionKey, bytes: Vec<u8>) -> Step {
         self.touch();
         let (consumed, step) = self.handle(key, &bytes);
         // What is left counts with its length, and is not to hold the memory of what was before it:
@@ -136,7 +144,7 @@ impl Shard {
     }
 
     /// The bytes that are kept of a connection, no longer kept.
-    fn take_unread(&self, key: ConnectionKey) -> Vec<u8> {
+    pub(super) fn take_unread(&self, key: ConnectionKey) -> Vec<u8> {
         if self.unread_total.get() == 0 {
             return Vec::new();
         }
@@ -153,6 +161,10 @@ impl Shard {
         }
         let mut broker = self.broker.borrow_mut();
         let progress = broker.on_bytes(self.now(), key, bytes);
+        if progress.talks {
+            let now = self.now();
+            self.regulars.borrow_mut().meet(key, now.monotonic, || broker.age(now, key));
+        }
         let full = broker.encoded_bytes() > limits::ENCODED_PER_TURN;
         drop(broker);
         if full {

@@ -11,6 +11,7 @@ mod connection;
 mod driver;
 mod durable;
 mod flush;
+mod regulars;
 mod server;
 mod settings;
 mod trim;
@@ -32,6 +33,7 @@ pub use server::{Server, StartError};
 pub use trim::Trim;
 
 use flush::Writer;
+use regulars::Regulars;
 
 use crate::{
     broker::{Broker, ConnectionKey, Now, ShardMessage},
@@ -113,6 +115,8 @@ pub(crate) struct Shard {
     listeners: RefCell<Vec<Rc<Listener>>>,
     reads_since_accept: Cell<u32>,
     newcomers: RefCell<VecDeque<Newcomer>>,
+    /// Connections that are heard first while there is much to read.
+    regulars: RefCell<Regulars>,
     /// The connections that this shard's descriptor table holds at the most.
     max_open: u64,
     sockets: RefCell<Vec<Slot>>,
@@ -270,6 +274,7 @@ impl Shard {
         if let Some(slot) = self.sockets.borrow_mut().get_mut(key.0 as usize) {
             slot.descriptor = None;
         }
+        self.regulars.borrow_mut().forget(key);
     }
 
     /// The descriptor of a connection that is open, and which use of the number it is.

@@ -383,6 +383,7 @@ fn make_shard(
         listeners: RefCell::default(),
         reads_since_accept: Cell::new(0),
         newcomers: RefCell::default(),
+        regulars: RefCell::default(),
         max_open: plan.max_open,
         sockets: RefCell::default(),
         unread: RefCell::default(),

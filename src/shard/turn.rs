@@ -37,6 +37,7 @@ impl Shard {
                 self.endpoint.awake();
             }
             self.now.set(self.clock.now());
+            self.hear_regulars();
             self.end_turn();
             self.return_credit();
             if self.has_drained() {
@@ -44,6 +45,7 @@ impl Shard {
             }
             let more = self.take_in()
                 || self.broker.borrow().has_work()
+                || self.regulars.borrow().goes_on()
                 || !self.next_turn.borrow().is_empty()
                 || self.handover.as_ref().is_some_and(|h| !h.waiting.borrow().is_empty());
             if more || !self.endpoint.prepare_sleep() {
@@ -284,6 +286,7 @@ impl Shard {
         if let Some(waker) = waker {
             waker.wake();
         }
+        self.regulars.borrow_mut().resume(key);
     }
 
     fn drain(&self, timeout: Duration) {

@@ -54,8 +54,8 @@ impl Socket {
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if there is nothing, and what the connection died of.
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (received, _) = rustix::net::recv(self, buffer, RecvFlags::DONTWAIT)?;
+    pub fn receive(descriptor: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+        let (received, _) = rustix::net::recv(descriptor, buffer, RecvFlags::DONTWAIT)?;
         Ok(received)
     }
 
