@@ -128,7 +128,7 @@ class Storm:
 
     def neighbours(self):
         tool = self.tool("neighbours", "pair", "-c", PAIRS, "--rate", RATE, "-q", 1, "-s", 64,
-                         "--duration", 600, "--workers", 1)
+                         "--duration", 600, "--workers", 1, "--warmup", 4)
         tool.wait_for("running")
         return tool
 
