@@ -12,7 +12,9 @@
 //! else its client, which sends it again after a crash, is either not believed or heard twice. If
 //! some of it is owed on other shards, these give back what they have to change with their `Kept`,
 //! the publisher's shard puts all of it into one batch, and tells them by `Once` when that is
-//! durable. Until then nothing of it is sent.
+//! durable. Until then nothing of it is sent. If another shard has no member of a group any more and
+//! returns the message, what is owed of it then is kept with the same batch: its `Kept` comes behind
+//! what it returns, and counts only when what was dealt out anew is kept, too ([`Journal::has_redealt`]).
 //!
 //! Without a store nothing is ever staged, and nothing waits.
 

@@ -67,6 +67,8 @@ pub enum ShardMessage {
         message: Arc<Message>,
         /// Where it has been.
         tried: Tried,
+        /// Whether what is owed of it is kept together with its reception.
+        once: bool,
     },
     /// Keep this as the retained message of its topic, or drop that one if this is empty.
     Retain {

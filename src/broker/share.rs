@@ -7,7 +7,7 @@ use super::{
     Broker, SessionKey,
     client::{Client, Membership},
     deliver::{Encoding, Matched},
-    journal::Once,
+    journal::{Deferred, Once},
     mail::ShardMessage,
     publish::{Origin, Routed, options_of},
 };
@@ -85,7 +85,6 @@ impl Broker {
             }
             let message = encoding.message().for_another_shard();
             self.ask_to_keep(shard, encoding.publication.qos);
-            // What comes back is dealt out when its reception may be kept already.
             let is_own = self.clients.journal.once() == Some(Once::Here);
             let once = is_own.then_some(self.id);
             let (group, from) = (Arc::clone(group), self.id);
@@ -111,28 +110,38 @@ impl Broker {
         if !self.deliver_to_member(group, index, online, encoding) {
             tried.shards.insert(self.id);
             let (group, message) = (Arc::clone(group), encoding.message().for_another_shard());
-            let returned = ShardMessage::Returned { from: self.id, group, message, tried };
+            let once = self.clients.journal.once().is_some();
+            let returned = ShardMessage::Returned { from: self.id, group, message, tried, once };
             self.mail.push(from, returned);
         }
     }
 
-    /// Another shard had no member for a message: the next one gets it.
+    /// Another shard had no member for a message: the next one gets it. With `once`, what is owed of
+    /// it is kept together with its reception: that waits for the other shard's `Kept`, which comes
+    /// behind this, and then for what is staged here.
     pub(super) fn on_returned(
         &mut self,
         from: ShardId,
         group: &Arc<GroupRoute>,
         tried: Tried,
+        once: bool,
         encoding: &mut Encoding<'_>,
     ) {
         let topic_hash = self.shared.seed.hash(encoding.publication.topic);
         let (mark, refused) = (self.clients.journal.mark(), self.clients.journal.refusals());
+        self.clients.journal.deliver_once(once.then_some(Once::Here));
         self.deal_to(group, topic_hash, tried, encoding, &mut Routed::default());
+        self.clients.journal.deliver_once(None);
+        let changes = self.clients.journal.take_once();
+        if self.clients.journal.has_staged_since(mark) {
+            if once {
+                self.clients.journal.defer(Deferred::Once(changes));
+            }
+            self.clients.journal.has_redealt(from);
+        }
         if self.clients.journal.refusals() != refused {
             // Its publisher must not be told that all is well.
             self.drop_holding();
-        }
-        if self.clients.journal.has_staged_since(mark) {
-            self.clients.journal.has_redealt(from);
         }
     }
 

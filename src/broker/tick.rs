@@ -68,10 +68,10 @@ impl Broker {
                 }
                 self.clients.journal.deliver_once(None);
             }
-            ShardMessage::Returned { from, group, message, tried } => {
+            ShardMessage::Returned { from, group, message, tried, once } => {
                 let mut encoding = Encoding::of(&message);
                 if !self.has_expired(&encoding) {
-                    self.on_returned(from, &group, tried, &mut encoding);
+                    self.on_returned(from, &group, tried, once, &mut encoding);
                 }
             }
             ShardMessage::Retain { from, message, missed } => {

@@ -352,7 +352,6 @@ impl Simulation {
             self.collect();
         }
         (0..self.actors.len()).for_each(|client| self.lose(client));
-        self.note_open_exchanges();
         self.count_losses();
         let old = std::mem::replace(&mut self.w, World::new(1));
         self.w = old.crash(shards, pause, config(self.setup));
@@ -362,17 +361,6 @@ impl Simulation {
                 life.gone_at = Some(self.w.now.unix);
                 life.died_online = true;
             }
-        }
-    }
-
-    /// A known gap: a message of a group that came back to its publisher's shard, for nobody was left
-    /// where it was sent, is not kept together with its reception.
-    fn note_open_exchanges(&mut self) {
-        let subs: Vec<_> = self.lives.iter().flat_map(|life| &life.subs).collect();
-        for pending in self.actors.iter().flat_map(|actor| &actor.pending) {
-            let message = &mut self.messages[pending.number];
-            let is_shared = subs.iter().any(|sub| sub.is_shared() && sub.matches(message.topic));
-            message.was_open |= is_shared && self.w.brokers.len() > 1 && !pending.received;
         }
     }
 

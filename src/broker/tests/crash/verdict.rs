@@ -33,8 +33,7 @@ pub struct Message {
     /// And as a Unix time.
     pub acked_at: Option<u64>,
     pub is_will: bool,
-    /// Its QoS 2 exchange was open when its publisher came back, perhaps to another session; or when
-    /// the broker died, and it was for a group.
+    /// Its QoS 2 exchange was open when its publisher came back, perhaps to another session.
     pub was_open: bool,
 }
 
