@@ -1,14 +1,21 @@
 //! How connections and sessions end: DISCONNECT both ways, wills, and session expiry.
 
 use super::{
-    Broker, ConnectionKey, Effect, Now, SessionKey, Timer, client::Client, connection::State,
-    deliver::Encoding, explain::explanation, journal::Deferred, keep::Keeping, publish::Origin,
+    Broker, ConnectionKey, Effect, Now, SessionKey, Timer,
+    client::{Client, Will},
+    connection::State,
+    deliver::Encoding,
+    estate,
+    explain::explanation,
+    journal::Deferred,
+    keep::Keeping,
+    publish::Origin,
     receive::tenths,
 };
 use crate::{
     codec::{Connack, ConnackProperties, Disconnect, Packet, PacketType, ReasonCode, Version},
     record::Change,
-    session::{Message, Publication, expiry},
+    session::{Delivery, Message, Publication, UNSTORED, expiry},
     stats::{CloseReason, DropReason},
 };
 
@@ -251,7 +258,7 @@ impl Broker {
     /// What was deferred until messages to other shards are kept there.
     pub(super) fn change_after_all(&mut self, deferred: Deferred) {
         match deferred {
-            Deferred::End(session) => self.clients.journal.push(Change::EndSession { session }),
+            Deferred::End(change) => self.clients.journal.push(*change),
             Deferred::Restate(key, serial) => {
                 let client = self.clients.sessions.get(key.index());
                 let Some(client) = client.filter(|client| client.serial == serial) else { return };
@@ -272,26 +279,43 @@ impl Broker {
 
     /// Passes on what a session that has ended leaves behind, and forgets it for good.
     fn end_kept(&mut self, client: &mut Client) {
-        self.leave_messages(client);
-        if client.number == 0 {
+        let session = client.number;
+        let has_failed = self.clients.journal.has_failed();
+        let leaves = session != 0 && !has_failed && self.leave_estate(client);
+        self.leave_messages(client, leaves);
+        if session == 0 {
             return;
         }
         self.clients.journal.ends(&client.id);
-        self.change_behind_will(client.serial, Deferred::End(client.number));
+        let change = match leaves {
+            true => Change::PutSession { session, record: estate::ended(client.id.clone()) },
+            false => Change::EndSession { session },
+        };
+        self.change_behind_will(client.serial, Deferred::End(Box::new(change)));
     }
 
-    fn leave_messages(&mut self, client: &mut Client) {
+    /// What is in memory goes to other members of its groups; if the session leaves its messages in
+    /// the store, only what is not there.
+    fn leave_messages(&mut self, client: &mut Client, leaves: bool) {
         let Some(outgoing) = client.outgoing.take() else { return };
-        self.stats.queued_messages.sub(outgoing.queued() as u64);
-        self.stats.queued_bytes.sub(outgoing.queued_bytes() as u64);
-        self.stats.stored_queued_bytes.sub(outgoing.stored().bytes as u64);
-        let lost = outgoing.undelivered();
-        let mut saved = 0;
-        for delivery in outgoing.into_shared() {
-            saved += usize::from(self.redispatch(&delivery, client));
+        // A store that has failed will have the session again when it is in order.
+        let in_store = leaves || client.number != 0 && self.clients.journal.has_failed();
+        if !leaves {
+            self.stats.queued_messages.sub(outgoing.queued() as u64);
+            self.stats.queued_bytes.sub(outgoing.queued_bytes() as u64);
+            self.stats.stored_queued_bytes.sub(outgoing.stored().bytes as u64);
         }
-        let lost = lost.saturating_sub(saved) as u64;
-        self.stats.publish_dropped.add(DropReason::SessionEnded, lost);
+        let is_left = |delivery: &Delivery| !in_store || delivery.position == UNSTORED;
+        let stored = if in_store { 0 } else { outgoing.stored().messages };
+        let mut lost = stored + outgoing.in_memory().filter(|delivery| is_left(delivery)).count();
+        let groups: Vec<_> = client.groups().map(|membership| membership.hash).collect();
+        for delivery in outgoing.into_shared().filter(is_left) {
+            lost -= 1;
+            if let Err(reason) = self.redispatch(&delivery, &groups) {
+                self.stats.publish_dropped.add(reason, 1);
+            }
+        }
+        self.stats.publish_dropped.add(DropReason::SessionEnded, lost as u64);
     }
 
     /// Publishes the session's will, if it has one.
@@ -300,6 +324,10 @@ impl Broker {
         let Some(will) = client.will.take() else { return };
         // It is the client's own message, wherever that matters. [MQTT-3.8.3-3]
         let origin = Some(Origin { session: key, hash: self.shared.seed.hash(&client.id) });
+        self.publish_as_will(origin, &will);
+    }
+
+    pub(super) fn publish_as_will(&mut self, origin: Option<Origin>, will: &Will) {
         let view = will.message.view();
         let expires_at = expiry(will.expiry_interval, self.now.monotonic);
         self.stats.wills_published.add(1);

@@ -30,7 +30,7 @@ use once::Receptions;
 
 use crate::{
     codec::PacketId,
-    record::{Batch, Change, Epoch, Load, NEVER, SessionNumber},
+    record::{Batch, Change, Epoch, Load, NEVER},
     topics::{ShardId, ShardSet},
 };
 
@@ -108,8 +108,8 @@ pub struct Kept {
 pub enum Deferred {
     /// Deliveries of a message that went to other shards, too.
     Once(Vec<Change>),
-    /// A session has ended, and some of its messages went to others.
-    End(SessionNumber),
+    /// A session has ended, and its will may have gone to others.
+    End(Box<Change>),
     /// A session's will was published: its record is to be put anew.
     Restate(SessionKey, u32),
     /// A QoS 2 message of a session's client was received, and went to others: were its packet id

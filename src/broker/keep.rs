@@ -106,6 +106,7 @@ impl<'a> Keeping<'a> {
             expiry_interval: client.expiry_interval,
             offline_since: offline_since.map(|at| to_unix(self.now, at)),
             will,
+            is_ended: false,
         };
         self.journal.push(Change::PutSession { session: client.number, record });
     }

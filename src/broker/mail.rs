@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use super::{Broker, Now, journal::Kept, share::Tried};
+use super::{Broker, Now, estate, journal::Kept, share::Tried};
 use crate::{
     codec::QoS,
     record::{Batch, Change, Epoch, Outcome},
@@ -405,6 +405,7 @@ impl Broker {
             // What was deferred may have come to nothing.
             self.clients.release();
             self.clients.read_on();
+            self.read_estates();
         }
         self.clients.journal.end_epoch()
     }
@@ -421,6 +422,9 @@ impl Broker {
             Outcome::Durable(epoch) => {
                 self.clients.journal.on_durable(epoch);
                 self.on_kept_more();
+            }
+            Outcome::Loaded(loaded) if loaded.tag == estate::LOAD_TAG => {
+                self.on_estate_loaded(loaded);
             }
             Outcome::Loaded(loaded) => self.clients.on_loaded(loaded),
             Outcome::Failed(reason) => self.on_store_failed(&reason),
@@ -466,6 +470,7 @@ impl Broker {
             self.mail.push(to, ShardMessage::Once { from, epoch });
         }
         self.clients.release();
+        self.read_estates();
         self.answer_promises();
     }
 

@@ -14,6 +14,7 @@ mod config;
 mod connect;
 mod connection;
 mod deliver;
+mod estate;
 mod explain;
 mod journal;
 mod keep;
@@ -205,6 +206,8 @@ pub struct Broker {
     retained_sweep: Option<Box<str>>,
     /// How many messages to be retained have come from each shard.
     retained_taken: Box<[u64]>,
+    /// What sessions that have ended leave behind.
+    estates: estate::Estates,
     timers: TimerWheel<Timer>,
     authenticator: Box<dyn Authenticator>,
     /// The ticket of the last exchange.
@@ -261,6 +264,7 @@ impl Broker {
             ),
             index: FilterIndex::new(shared.seed.clone(), config.max_filter_shapes),
             groups: SharedGroups::new(shared.seed.clone()),
+            estates: estate::Estates::default(),
             retained: Retained::new(
                 share_of(config.max_retained_messages) as usize,
                 share_of(config.max_retained_bytes),

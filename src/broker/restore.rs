@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     codec::{PacketId, ReasonCode},
-    record::{DeliveryState, MessageRecord, Restored, StoredDelivery, StoredSession},
+    record::{DeliveryState, MessageRecord, Restored, StoredDelivery, StoredSession, WillRecord},
     session::{Message, Outgoing},
     stats::CloseReason,
     topics::{self, Subscriber},
@@ -24,6 +24,7 @@ impl Broker {
     pub fn on_restored(&mut self, now: Now, restored: Restored) {
         self.set_now(now);
         match restored {
+            Restored::Session(stored) if stored.record.is_ended => self.restore_estate(*stored),
             Restored::Session(stored) => self.restore_session(*stored),
             Restored::Retained { body, .. } => self.restore_retained(body),
         }
@@ -40,6 +41,11 @@ impl Broker {
             Err(_) => self.stats.publish_dropped.add(crate::stats::DropReason::RetainedFull, 1),
         }
         self.count_retained();
+    }
+
+    pub(super) fn restored_will(&self, will: WillRecord, due_at: u32) -> Will {
+        let WillRecord { body, delay_interval, expiry_interval } = will;
+        Will { message: self.restored_message(body), delay_interval, expiry_interval, due_at }
     }
 
     fn restored_message(&self, body: MessageRecord) -> Arc<Message> {
@@ -61,12 +67,8 @@ impl Broker {
             client.rare().user_name = record.user_name;
         }
         client.will = record.will.map(|will| {
-            Box::new(Will {
-                due_at: self.due(offline_since, will.delay_interval).max(1),
-                message: self.restored_message(will.body),
-                delay_interval: will.delay_interval,
-                expiry_interval: will.expiry_interval,
-            })
+            let due_at = self.due(offline_since, will.delay_interval).max(1);
+            Box::new(self.restored_will(will, due_at))
         });
         for packet_id in received.into_iter().filter_map(PacketId::new) {
             client.incoming.get_or_insert_default().restore(packet_id);
@@ -75,8 +77,7 @@ impl Broker {
         for stored in inflight {
             client.last_packet_id = self.restore_inflight(&mut outgoing, stored);
         }
-        let bytes = queue.bytes + queue.messages * size_of::<Message>();
-        outgoing.restore_queue(queue.from, queue.messages, bytes);
+        outgoing.restore_stored(queue);
         count_queued(&self.stats, Queued::default(), &outgoing);
         if !outgoing.is_empty() {
             client.outgoing = Some(Box::new(outgoing));

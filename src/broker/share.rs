@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use super::{
     Broker, SessionKey,
-    client::{Client, Membership},
+    client::Membership,
     deliver::{Encoding, Matched},
     journal::{Deferred, Once},
     mail::ShardMessage,
@@ -162,7 +162,7 @@ impl Broker {
         let Some(member) = self.groups.pick(share, filter, strategy, index, is_online) else {
             return false;
         };
-        let tag = self.group_tag(share, filter);
+        let tag = tag_of(self.group_hash(share, filter));
         let Subscriber { session, options, id } = member;
         if online && !is_online(session) {
             return false;
@@ -178,34 +178,33 @@ impl Broker {
         true
     }
 
-    /// A session ended with a message of a shared subscription not delivered: another member gets
-    /// it. False if there is none, or not any group of the session's that it can have come from, or
-    /// if it has expired. `[MQTT-3.3.2-5]`
-    pub(super) fn redispatch(&mut self, delivery: &Delivery, of: &Client) -> bool {
+    /// A session ended with a message not delivered that may be of a shared subscription: another
+    /// member gets it. Without one it is counted; the error says why nobody was looked for: it has
+    /// expired `[MQTT-3.3.2-5]`, nobody is left in its group, or it is not of any of the session's
+    /// `groups`, which are given by their hashes.
+    pub(super) fn redispatch(
+        &mut self,
+        delivery: &Delivery,
+        groups: &[u64],
+    ) -> Result<(), DropReason> {
         let mut encoding = Encoding::of(&delivery.message);
         if encoding.publication.is_expired(self.now.monotonic) {
-            return false;
+            return Err(DropReason::Expired);
         }
+        let is_its = |hash: u64| delivery.shared == Some(tag_of(hash)) && groups.contains(&hash);
         let topic = encoding.publication.topic;
-        let mut groups = Vec::new();
-        self.shared.groups.matching(topic, &mut groups);
-        let group = groups.iter().find(|group| {
-            delivery.shared == Some(self.group_tag(group.share(), group.filter()))
-                && of.is_member(
-                    self.group_hash(group.share(), group.filter()),
-                    group.share(),
-                    group.filter(),
-                )
-        });
-        let Some(group) = group else { return false };
+        let mut matching = Vec::new();
+        self.shared.groups.matching(topic, &mut matching);
+        let hash_of = |group: &GroupRoute| self.group_hash(group.share(), group.filter());
+        let Some(group) = matching.iter().find(|group| is_its(hash_of(group))) else {
+            return Err(match groups.iter().any(|hash| is_its(*hash)) {
+                true => DropReason::NoMember,
+                false => DropReason::SessionEnded,
+            });
+        };
         let hash = self.shared.seed.hash(topic);
         self.deal_to(group, hash, Tried::default(), &mut encoding, &mut Routed::default());
-        true
-    }
-
-    /// Tells the groups of one session apart, nearly always.
-    fn group_tag(&self, share: &str, filter: &str) -> NonZeroU32 {
-        NonZeroU32::MIN | self.group_hash(share, filter) as u32
+        Ok(())
     }
 
     /// The hash by which a session finds its membership.
@@ -224,4 +223,9 @@ impl Broker {
             }
         }
     }
+}
+
+/// Tells the groups of one session apart, nearly always, by a part of their hashes.
+fn tag_of(group_hash: u64) -> NonZeroU32 {
+    NonZeroU32::MIN | group_hash as u32
 }

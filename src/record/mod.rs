@@ -138,6 +138,8 @@ pub struct SessionRecord {
     pub offline_since: Option<u64>,
     /// The will of its connection, or the one that waits to be published.
     pub will: Option<WillRecord>,
+    /// It has ended, but some of its deliveries are still to go to other members of its groups.
+    pub is_ended: bool,
 }
 
 /// A will that may have to be published.
@@ -281,7 +283,7 @@ pub enum Outcome {
 /// A part of what a start finds.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Restored {
-    /// A session.
+    /// A session; or what one that has ended left behind, if its record says so.
     Session(Box<StoredSession>),
     /// A retained message.
     Retained {

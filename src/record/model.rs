@@ -51,19 +51,20 @@ impl Model {
     }
 
     /// What a start finds: sessions by their numbers, then retained messages by their topics. Of
-    /// two sessions with one client id the older one ends, and so does what has no session.
+    /// two sessions with one client id the older one has ended; what has no session goes.
     pub fn restore(&mut self) -> Vec<Restored> {
         let mut newest = HashMap::new();
         for (&session, kept) in &self.sessions {
-            if let Some(record) = &kept.record {
+            if let Some(record) = kept.record.as_ref().filter(|record| !record.is_ended) {
                 newest.insert(record.client_id.clone(), session);
             }
         }
-        self.sessions.retain(|session, kept| {
-            let record = kept.record.as_ref();
-            record.is_some_and(|record| newest.get(&record.client_id) == Some(session))
+        self.sessions.retain(|_, kept| kept.record.is_some());
+        let sessions = self.sessions.iter().filter_map(|(&session, kept)| {
+            let mut stored = kept.stored(session)?;
+            stored.record.is_ended |= newest.get(&stored.record.client_id) != Some(&session);
+            Some(stored)
         });
-        let sessions = self.sessions.iter().filter_map(|(&session, kept)| kept.stored(session));
         let retained = self
             .retained
             .iter()
@@ -234,6 +235,7 @@ mod tests {
             expiry_interval: u32::MAX,
             offline_since: None,
             will: None,
+            is_ended: false,
         };
         Change::PutSession { session, record }
     }
@@ -299,19 +301,21 @@ mod tests {
     }
 
     #[test]
-    fn of_two_sessions_with_one_client_id_the_newer_one_is_found() {
+    fn of_two_sessions_with_one_client_id_the_older_one_has_ended() {
         let mut model = with_deliveries();
         model.apply(&[session(3, "a"), session(2, "b")]);
         model.apply(&[Change::PutReceived { session: 9, packet_id: 1 }]);
-        let found = |model: &mut Model| -> Vec<SessionNumber> {
+        let found = |model: &mut Model| -> Vec<(SessionNumber, bool)> {
             let number = |restored| match restored {
-                Restored::Session(session) => session.session,
-                Restored::Retained { .. } => 0,
+                Restored::Session(session) => (session.session, session.record.is_ended),
+                Restored::Retained { .. } => (0, false),
             };
             model.restore().into_iter().map(number).collect()
         };
-        assert_eq!(found(&mut model), [2, 3]);
-        assert_eq!(model.deliveries(1), 0);
+        assert_eq!(found(&mut model), [(1, true), (2, false), (3, false)]);
+        assert_eq!((model.deliveries(1), model.deliveries(9)), (3, 0));
+        model.apply(&[Change::EndSession { session: 1 }, Change::EndSession { session: 3 }]);
+        assert_eq!(found(&mut model), [(2, false)]);
     }
 
     #[test]

@@ -6,7 +6,10 @@ use std::{collections::VecDeque, num::NonZeroU32, sync::Arc};
 use thin_vec::ThinVec;
 
 use super::message::Message;
-use crate::codec::{PacketId, QoS};
+use crate::{
+    codec::{PacketId, QoS},
+    record::StoredQueue,
+};
 
 /// One message owed to one session.
 #[derive(Debug, Clone)]
@@ -319,8 +322,11 @@ impl Outgoing {
         deliveries.into_iter().for_each(|delivery| self.push_queue(delivery));
     }
 
-    /// What a store has kept of a session: `messages` of `bytes` that wait, from position `from` on.
-    pub fn restore_queue(&mut self, from: u64, messages: usize, bytes: usize) {
+    /// What a store has kept of a session: messages that wait.
+    pub fn restore_stored(&mut self, queue: StoredQueue) {
+        let StoredQueue { from, messages, bytes } = queue;
+        // As `Message::size` counts them.
+        let bytes = bytes + messages * size_of::<Message>();
         self.stored = StoredPart { messages, bytes, from, ..StoredPart::default() };
     }
 
@@ -447,9 +453,9 @@ impl Outgoing {
         inflight.filter_map(|e| e.delivery).chain(self.queue).filter(|d| d.shared.is_some())
     }
 
-    /// How many messages are lost if the session ends now.
-    pub fn undelivered(&self) -> usize {
-        self.inflight.iter().filter(|e| e.delivery.is_some()).count() + self.queued()
+    /// The messages in memory that the client has not received, as far as is known.
+    pub fn in_memory(&self) -> impl Iterator<Item = &Delivery> {
+        self.inflight.iter().filter_map(|entry| entry.delivery.as_ref()).chain(&self.queue)
     }
 
     fn pop_queue(&mut self) -> Option<Delivery> {

@@ -164,7 +164,7 @@ fn what_another_member_gets_was_shared_and_not_taken_over() {
     }
     outgoing.enqueue(delivery(6, QoS::ExactlyOnce), CAPS);
     outgoing.enqueue(delivery(7, QoS::ExactlyOnce), CAPS);
-    assert_eq!(outgoing.undelivered(), 5);
+    assert_eq!(outgoing.in_memory().count(), 5);
     assert_eq!(outgoing.into_shared().map(|d| number(&d)).collect::<Vec<_>>(), [2, 6]);
 }
 
@@ -200,7 +200,7 @@ fn what_the_store_alone_keeps_comes_behind_what_is_in_memory_and_before_what_is_
 #[test]
 fn messages_that_the_store_has_lost_are_not_waited_for() {
     let mut outgoing = Outgoing::default();
-    outgoing.restore_queue(7, 5, 500);
+    outgoing.restore_stored(StoredQueue { from: 7, messages: 5, bytes: 500 });
     assert_eq!(outgoing.wants_load(9), Some(7));
     outgoing.enqueue_stored(20, 100, CAPS);
     outgoing.loaded(vec![stored(8)], 1, true);

@@ -98,7 +98,9 @@ pub(super) fn session(record: &SessionRecord) -> Vec<u8> {
     out.string(&record.client_id);
     let flags = u8::from(record.user_name.is_some())
         | u8::from(record.offline_since.is_some()) << 1
-        | u8::from(record.will.is_some()) << 2;
+        | u8::from(record.will.is_some()) << 2
+        // Who does not know this takes the session for lost and removes it, as it would have done.
+        | u8::from(record.is_ended) << 3;
     out.byte(flags);
     out.number(u64::from(record.expiry_interval));
     if let Some(user_name) = &record.user_name {
@@ -121,14 +123,22 @@ pub(super) fn read_session(value: &[u8]) -> Result<SessionRecord, DecodeError> {
     let mut input = In::new(value)?;
     let client_id = input.string("client_id")?;
     let flags = input.byte()?;
-    if flags > 0b111 {
+    if flags > 0b1111 {
         return Err(DecodeError::Field("session flags"));
     }
     let expiry_interval = input.small("expiry_interval")?;
     let user_name = (flags & 1 != 0).then(|| input.string("user_name")).transpose()?;
     let offline_since = (flags & 2 != 0).then(|| input.number()).transpose()?;
     let will = (flags & 4 != 0).then(|| input.will()).transpose()?;
-    input.end(SessionRecord { client_id, user_name, expiry_interval, offline_since, will })
+    let is_ended = flags & 8 != 0;
+    input.end(SessionRecord {
+        client_id,
+        user_name,
+        expiry_interval,
+        offline_since,
+        will,
+        is_ended,
+    })
 }
 
 /// The value of a subscription; `filter` where the key does not name it.

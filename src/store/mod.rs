@@ -210,7 +210,7 @@ impl Store {
 
     /// Gives everything that is kept to `each`, once: the sessions by their numbers, then the
     /// retained messages. A long one logs how far it is. Of two sessions with one client id the
-    /// newer one is given; the other one ends when the store runs, with whatever has no session.
+    /// older one has ended. What has no session goes when the store runs.
     ///
     /// # Errors
     ///

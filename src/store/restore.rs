@@ -34,7 +34,8 @@ pub struct Summary {
     pub queued: usize,
     /// The bytes of the bodies of those that wait.
     pub queued_bytes: usize,
-    /// Sessions that have ended with it: another one has their client id, or they have no record.
+    /// Sessions that have ended: another one has their client id, they have left something for other
+    /// members of their groups, or they have no record.
     pub ended: usize,
     /// Records that could not be read, each of which was logged.
     pub lost: usize,
@@ -51,7 +52,7 @@ pub(super) fn filter(key: &[u8], value: &[u8]) -> Option<Box<str>> {
 /// What a start finds that is to go.
 #[derive(Debug, Default)]
 pub(super) struct Leftovers {
-    /// Sessions that have ended, with all that they have.
+    /// What sessions without a record have.
     pub(super) ended: Vec<SessionNumber>,
     /// Deliveries that cannot be read.
     pub(super) lost: Vec<(SessionNumber, Position)>,
@@ -77,9 +78,9 @@ pub(super) fn restore(
     };
     pass.sessions(each)?;
     pass.retained(each)?;
-    pass.summary.ended = pass.orphans.len();
-    if !pass.orphans.is_empty() {
-        info!(sessions = pass.orphans.len(), "sessions that were ending when the broker stopped");
+    pass.summary.ended += pass.orphans.len();
+    if pass.summary.ended > 0 {
+        info!(sessions = pass.summary.ended, "sessions that were ending when the broker stopped");
     }
     let ended = pass.orphans.into_iter().collect();
     let deliveries = Some(pass.deliveries.taken);
@@ -106,12 +107,16 @@ impl Pass<'_> {
             let (key, value) = entry?;
             let Some(session) = keys::session_of(&key) else { continue };
             match encoding::read_session(&value) {
-                Ok(record) if newest.get(&record.client_id) == Some(&session) => {
-                    let found = self.session(session, record)?;
-                    self.summary.sessions += 1;
+                Ok(record) => {
+                    let is_newest = newest.get(&record.client_id) == Some(&session);
+                    let mut found = self.session(session, record)?;
+                    found.record.is_ended |= !is_newest;
+                    match found.record.is_ended {
+                        true => self.summary.ended += 1,
+                        false => self.summary.sessions += 1,
+                    }
                     each(Restored::Session(Box::new(found)));
                 }
-                Ok(_) => _ = self.orphans.insert(session),
                 Err(wrong) => {
                     self.lose(&format_args!("session {session}"), wrong);
                     self.orphans.insert(session);
@@ -130,6 +135,7 @@ impl Pass<'_> {
             let (key, value) = entry?;
             if let (Some(session), Ok(record)) =
                 (keys::session_of(&key), encoding::read_session(&value))
+                && !record.is_ended
             {
                 newest.insert(record.client_id, session);
             }

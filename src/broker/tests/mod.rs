@@ -12,6 +12,8 @@ mod crash;
 #[cfg(test)]
 mod durable;
 #[cfg(test)]
+mod estate;
+#[cfg(test)]
 mod explain;
 #[cfg(test)]
 mod flow;

@@ -220,6 +220,7 @@ impl World {
             assert_eq!(broker.clients.by_id.len(), 0, "client identifiers");
             assert_eq!((broker.index.len(), broker.index.subscriptions()), (0, 0), "index");
             assert_eq!((broker.groups.len(), broker.groups.members()), (0, 0), "groups");
+            assert!(broker.estates.is_empty(), "estates");
             assert_eq!(broker.timers.len(), 0, "timers");
             assert!(broker.fetching.is_empty() && broker.queries.is_empty(), "fetching");
             assert!(!broker.has_output() && broker.encoded_bytes() == 0, "outboxes");
@@ -237,8 +238,9 @@ impl World {
             totals.connections_open,
             totals.queued_messages,
             totals.queued_bytes,
+            totals.stored_queued_bytes,
         ];
-        assert_eq!(gauges, [0; 7], "gauges");
+        assert_eq!(gauges, [0; 8], "gauges");
         let retained: usize = self.brokers.iter().map(|b| b.retained.len()).sum();
         assert_eq!(totals.retained_messages, retained as u64);
         let kept = self.store.as_mut().map(|store| store.kept.restore()).unwrap_or_default();

@@ -21,6 +21,7 @@ pub(super) fn session(session: u64, client_id: &str) -> Change {
         expiry_interval: 7,
         offline_since: None,
         will: None,
+        is_ended: false,
     };
     Change::PutSession { session, record }
 }

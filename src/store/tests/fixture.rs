@@ -95,6 +95,28 @@ fn the_folder_of_format_1_is_read() {
     check(&path);
 }
 
+/// In a folder that a version wrote that knew no such sessions.
+#[test]
+fn sessions_that_have_ended_are_found_with_what_they_have_left() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("data");
+    copy(&fixture(), &path);
+    let Change::PutSession { mut record, .. } = session(2, "second") else { unreachable!() };
+    record.is_ended = true;
+    // The other one's client has another session, and its own end was not kept.
+    commit(&path, vec![vec![session(3, "first"), Change::PutSession { session: 2, record }]]);
+    let mut found = Vec::new();
+    let summary = open(&path)
+        .restore(&mut |part| {
+            let Restored::Session(session) = part else { return };
+            let left = session.inflight.len() + session.queue.messages;
+            found.push((session.session, session.record.is_ended, left));
+        })
+        .unwrap();
+    assert_eq!(found, [(1, true, 3), (2, true, 1), (3, false, 0)]);
+    assert_eq!((summary.sessions, summary.ended, summary.lost), (1, 2, 0));
+}
+
 #[test]
 fn what_this_version_writes_is_what_the_fixture_holds() {
     let folder = TempDir::new().unwrap();

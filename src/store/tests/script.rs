@@ -58,14 +58,17 @@ pub(super) fn session() -> impl Strategy<Value = SessionRecord> {
         },
     );
     let strings = ("[a-z]{0,9}", proptest::option::of("\\PC{0,9}"));
-    let numbers = (any::<u32>(), any::<Option<u64>>());
+    let numbers = (any::<u32>(), any::<Option<u64>>(), proptest::bool::weighted(0.1));
     (strings, numbers, proptest::option::of(will)).prop_map(
-        |((client_id, user_name), (expiry_interval, offline_since), will)| SessionRecord {
-            client_id: client_id.into(),
-            user_name: user_name.map(Into::into),
-            expiry_interval,
-            offline_since,
-            will,
+        |((client_id, user_name), (expiry_interval, offline_since, is_ended), will)| {
+            SessionRecord {
+                client_id: client_id.into(),
+                user_name: user_name.map(Into::into),
+                expiry_interval,
+                offline_since,
+                will,
+                is_ended,
+            }
         },
     )
 }

@@ -190,6 +190,8 @@ impl Simulation {
             Some(life) => {
                 let life = &mut self.lives[life];
                 life.doubtful |= clean || actor.is_in_doubt && may_be_absent;
+                // The CONNECT that was not answered may have resumed it.
+                life.quiet = life.quiet.filter(|_| !actor.is_in_doubt);
                 actor.is_in_doubt = true;
                 life.may_expire_after(expiry);
             }
@@ -349,6 +351,9 @@ impl Simulation {
     pub fn subscribe(&mut self, client: usize, filter: usize, qos: u8) {
         let Some(c) = self.open(client) else { return };
         let Some(life) = self.actors[client].life else { return };
+        if self.setup.groups && !self.lives[life].subs.is_empty() {
+            return;
+        }
         let at = self.next();
         for sub in self.lives[life].subs.iter_mut().filter(|sub| sub.filter == filter) {
             sub.leaves.get_or_insert(at);

@@ -14,6 +14,8 @@ pub const WILL_TOPIC: usize = 4;
 pub const FILTERS: [&str; 8] = ["a", "+", "#", "a/#", "b", "w", "$share/g/s", "$share/h/+"];
 pub const PLAIN_FILTERS: usize = 6;
 const ACTIONS: usize = 160;
+/// The clients that are members of a group where there is nothing else; the first one stays.
+const MEMBERS: usize = 3;
 
 /// What is set once.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +37,9 @@ pub struct Setup {
     /// What clients receive takes its time.
     pub wires: bool,
     pub strategy: Strategy,
+    /// The first clients are members of a group, the others publish to it, and nothing else goes on:
+    /// there what sessions leave is seen best.
+    pub groups: bool,
 }
 
 /// A CONNECT.
@@ -128,6 +133,8 @@ impl History {
         let mut rng = fastrand::Rng::with_seed(seed);
         let setup = setup(&mut rng);
         let fails = rng.u8(..6) == 0;
+        let groups = setup.groups;
+        let group = rng.usize(PLAIN_FILTERS..FILTERS.len());
         let mut actions = Vec::new();
         for client in 0..VERSIONS.len() {
             let hello = Hello { clean: false, expiry: 3_600, ..hello(&mut rng) };
@@ -135,10 +142,17 @@ impl History {
         }
         actions.push(Action::Settle);
         for client in 0..VERSIONS.len() {
-            actions.push(subscribe(&mut rng, client));
+            match groups {
+                true if client < MEMBERS => actions.push(Action::Subscribe(client, group, 2)),
+                true => {}
+                false => actions.push(subscribe(&mut rng, client)),
+            }
         }
         actions.push(Action::Settle);
-        actions.extend((0..ACTIONS).map(|_| action(&mut rng)));
+        actions.extend((0..ACTIONS).map(|_| match (action(&mut rng), groups) {
+            (action, true) => of_group(&mut rng, action, group),
+            (action, false) => action,
+        }));
         if fails {
             let at = rng.usize(11..actions.len());
             actions.insert(at, Action::Fail);
@@ -160,6 +174,7 @@ fn setup(rng: &mut fastrand::Rng) -> Setup {
         credit: rng.u32(2..20),
         wires: rng.bool(),
         strategy: one_of(rng, &[Strategy::RoundRobin, Strategy::Random, Strategy::Local]),
+        groups: rng.u8(..4) == 0,
     }
 }
 
@@ -223,5 +238,28 @@ fn action(rng: &mut fastrand::Rng) -> Action {
         }
         93..97 => Action::Rush,
         _ => Action::Settle,
+    }
+}
+
+/// An action where the first clients are members of a group and the others publish to it.
+fn of_group(rng: &mut fastrand::Rng, action: Action, group: usize) -> Action {
+    match action {
+        Action::Connect(client, hello) => {
+            let is_member = client < MEMBERS;
+            let clean = is_member && client > 0 && rng.bool();
+            let prompt = !is_member || rng.u8(..4) == 0;
+            Action::Connect(client, Hello { clean, expiry: 3_600, prompt, will: None, ..hello })
+        }
+        Action::Publish(client, sent) => {
+            let client = MEMBERS + client % (VERSIONS.len() - MEMBERS);
+            let qos = sent.qos.max(1);
+            Action::Publish(client, Sent { topic: 3, qos, retain: false, empty: false, expiry: 0 })
+        }
+        Action::Disconnect(client, with_will, _) => Action::Disconnect(client, with_will, None),
+        Action::Subscribe(client, ..) => Action::Subscribe(client % MEMBERS, group, 2),
+        Action::Unsubscribe(..) | Action::Time(..) => {
+            Action::Cut(rng.usize(..MEMBERS), one_of(rng, &[0, 1_000]))
+        }
+        action => action,
     }
 }

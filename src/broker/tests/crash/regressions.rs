@@ -17,6 +17,7 @@ const SETUP: Setup = Setup {
     credit: 10,
     wires: false,
     strategy: Local,
+    groups: false,
 };
 const HELLO: Hello = Hello { on: 0, clean: false, expiry: 3_600, prompt: true, will: None };
 const SENT: Sent = Sent { topic: 0, qos: 2, retain: false, empty: false, expiry: 0 };
@@ -200,6 +201,40 @@ fn seed_3640() {
     ];
     replay(
         Setup { shards: 2, inflight: 1, in_memory: 3, wires: true, strategy: Random, ..SETUP },
+        &actions,
+    );
+}
+
+/// The will of a session whose client has had another one since, both before its end was kept.
+#[test]
+fn seed_41171() {
+    let will = |qos| Some(WillOf { qos, retain: false, delay: 5 });
+    let actions = [
+        Connect(2, Hello { prompt: false, ..HELLO }),
+        Connect(3, Hello { on: 2, will: will(2), ..HELLO }),
+        Connect(4, Hello { on: 1, will: will(2), ..HELLO }),
+        Settle,
+        Subscribe(2, 7, 2),
+        Subscribe(3, 5, 2),
+        Settle,
+        Cut(4, 7),
+        Settle,
+        Crash(3, 100_000, true),
+        Settle,
+        Connect(4, Hello { clean: true, will: will(1), ..HELLO }),
+        Rush,
+        Commit(2, true),
+        Crash(1, 0, true),
+    ];
+    replay(
+        Setup {
+            shards: 1,
+            inflight: 2,
+            packets_per_turn: 1,
+            wires: true,
+            strategy: Random,
+            ..SETUP
+        },
         &actions,
     );
 }

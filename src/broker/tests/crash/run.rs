@@ -356,7 +356,14 @@ impl Simulation {
         let old = std::mem::replace(&mut self.w, World::new(1));
         self.w = old.crash(shards, pause, config(self.setup));
         self.start();
+        let at = self.next();
         for life in &mut self.lives {
+            if self.actors[life.client].is_in_doubt {
+                life.quiet = None;
+            }
+            if life.lost_at.is_some() {
+                life.quiet.get_or_insert(at);
+            }
             if life.lost_at.is_some() && !life.offline_is_kept {
                 life.gone_at = Some(self.w.now.unix);
                 life.died_online = true;
@@ -380,11 +387,13 @@ impl Simulation {
                 self.lose(client);
             }
         }
+        let at = self.next();
         for life in self.lives.iter_mut().filter(|life| life.gone_at.is_none()) {
             let mut peers = self.links.iter().zip(&self.w.peers);
             let is_there = peers.any(|(link, p)| link.client == life.client && p.key.is_some());
             if life.lost_at.is_some() && !is_there {
                 life.gone_at = Some(self.w.now.unix);
+                life.quiet = Some(at);
             }
         }
     }

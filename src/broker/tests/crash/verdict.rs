@@ -115,6 +115,9 @@ pub struct Life {
     pub offline_is_kept: bool,
     /// It had a connection when the broker died: each start counts its expiry anew.
     pub died_online: bool,
+    /// Since when it has had no connection, for sure: if it ends without another one, nothing that came
+    /// since was sent.
+    pub quiet: Option<Moment>,
     /// When CONNACK came last.
     pub resumed: Moment,
     /// When CONNECT was sent for that, as a Unix time.
@@ -134,6 +137,7 @@ impl Life {
             gone_at: None,
             offline_is_kept: false,
             died_online: false,
+            quiet: None,
             resumed: 0,
             resumed_at: 0,
         }
@@ -143,7 +147,7 @@ impl Life {
     pub fn resume(&mut self, expiry: u32, at: Moment, now: u64) {
         self.expiry = (expiry, expiry);
         self.lowest = self.lowest.min(expiry);
-        (self.lost_at, self.gone_at) = (None, None);
+        (self.lost_at, self.gone_at, self.quiet) = (None, None, None);
         (self.offline_is_kept, self.died_online) = (false, false);
         (self.resumed, self.resumed_at) = (at, now);
     }
