@@ -369,6 +369,7 @@ impl Journal {
     /// The store has kept all up to this epoch.
     pub fn on_durable(&mut self, epoch: Epoch) {
         pop_up_to(&mut self.pending, epoch);
+        self.receptions.on_durable(epoch);
         while self.carried.front().is_some_and(|(_, in_epoch)| *in_epoch <= epoch) {
             self.carried.pop_front();
         }

@@ -27,6 +27,9 @@ pub(super) struct Receptions {
     elsewhere: Vec<Elsewhere>,
     /// Deliveries that are not in the store's hands yet for such a reason.
     unstaged: HashMap<Position, Unstaged>,
+    /// Those that were staged late, in these epochs, which are not durable yet: what was read from the
+    /// store may lack them, and have others behind them.
+    staged_late: Vec<(Epoch, SessionNumber, Position)>,
     /// What other shards have given back, and in which epoch of this one it was sent.
     returned: Vec<(Epoch, ShardId, Vec<Change>)>,
     /// Who is to be told when that is durable.
@@ -66,6 +69,7 @@ impl Receptions {
             here: Vec::new(),
             elsewhere: (0..shards).map(|_| Elsewhere::default()).collect(),
             unstaged: HashMap::new(),
+            staged_late: Vec::new(),
             returned: Vec::new(),
             to_tell: Vec::new(),
         }
@@ -116,9 +120,15 @@ impl Receptions {
     pub fn fail(&mut self) {
         self.here.clear();
         self.unstaged.clear();
+        self.staged_late.clear();
         self.elsewhere.iter_mut().for_each(|other| other.changes.clear());
         self.returned.clear();
         self.to_tell.clear();
+    }
+
+    /// All of this shard's up to this epoch is durable.
+    pub fn on_durable(&mut self, epoch: Epoch) {
+        self.staged_late.retain(|(staged, ..)| *staged > epoch);
     }
 
     /// What other shards have been given back is not waited for any more.
@@ -188,18 +198,25 @@ impl Journal {
         !self.deferred.is_empty() || elsewhere.iter().any(|other| !other.awaited.is_empty())
     }
 
-    /// The first delivery of a session that is not in the store's hands yet: what is read from behind
-    /// it has come there too early.
+    /// The first delivery of a session that may not have been in the store when it was read from: what
+    /// was read from behind it has come there too early.
     pub fn first_unstaged(&self, session: SessionNumber) -> Option<Position> {
-        let unstaged = self.receptions.unstaged.iter();
-        let of_it = unstaged.filter(|(_, unstaged)| unstaged.session == session);
-        of_it.map(|(position, _)| *position).min()
+        let unstaged =
+            self.receptions.unstaged.iter().map(|(at, unstaged)| (unstaged.session, *at));
+        let late = self.receptions.staged_late.iter().map(|(_, session, at)| (*session, *at));
+        let of_it = unstaged.chain(late).filter(|(owner, _)| *owner == session);
+        of_it.map(|(_, position)| position).min()
     }
 
     /// Stages what was put aside for it, and what has happened to it since.
     pub fn stage_once(&mut self, changes: Vec<Change>) {
         let positions: Vec<_> = changes.iter().filter_map(position_put).map(|put| put.1).collect();
+        let late = changes.iter().filter_map(position_put);
+        let late: Vec<_> = late.map(|(session, at)| (self.epoch, session, at)).collect();
         changes.into_iter().for_each(|change| self.push(change));
+        if !self.failed {
+            self.receptions.staged_late.extend(late);
+        }
         self.have_staged(positions);
     }
 

@@ -238,3 +238,80 @@ fn seed_41171() {
         &actions,
     );
 }
+
+/// A delivery that was staged when those behind it had been read already.
+#[test]
+fn seed_31647() {
+    let actions = [
+        Connect(0, Hello { on: 2, ..HELLO }),
+        Connect(
+            1,
+            Hello {
+                on: 2,
+                clean: false,
+                expiry: 3_600,
+                prompt: false,
+                will: Some(WillOf { qos: 2, retain: true, delay: 60 }),
+            },
+        ),
+        Connect(2, Hello { on: 1, ..HELLO }),
+        Connect(
+            3,
+            Hello {
+                on: 0,
+                clean: false,
+                expiry: 3_600,
+                prompt: true,
+                will: Some(WillOf { qos: 1, retain: false, delay: 5 }),
+            },
+        ),
+        Connect(4, Hello { on: 0, ..HELLO }),
+        Settle,
+        Subscribe(2, 0, 2),
+        Subscribe(3, 7, 2),
+        Turn(0),
+        Publish(3, Sent { topic: 0, qos: 2, retain: false, empty: false, expiry: 2 }),
+        Turn(1),
+        Connect(2, Hello { on: 2, ..HELLO }),
+        Connect(1, Hello { on: 1, clean: true, expiry: 2, prompt: false, will: None }),
+        Answer(1, 3),
+        Step(1),
+        Publish(3, Sent { topic: 1, qos: 2, ..SENT }),
+        Connect(3, Hello { on: 2, clean: false, expiry: 2, prompt: true, will: None }),
+        Commit(2, true),
+        Crash(1, 100_000, false),
+        Publish(2, Sent { topic: 3, qos: 0, retain: false, empty: false, expiry: 2 }),
+        Publish(2, Sent { topic: 4, qos: 1, ..SENT }),
+        Connect(
+            1,
+            Hello {
+                on: 2,
+                clean: false,
+                expiry: 2,
+                prompt: true,
+                will: Some(WillOf { qos: 1, retain: false, delay: 60 }),
+            },
+        ),
+        Turn(1),
+        Settle,
+        Crash(2, 0, true),
+        Publish(0, Sent { topic: 1, qos: 1, ..SENT }),
+        Settle,
+        Time(3_000),
+        Commit(3, true),
+        Rush,
+        Step(0),
+        Connect(3, Hello { on: 2, clean: false, expiry: 0, prompt: false, will: None }),
+        Rush,
+        Publish(2, Sent { topic: 4, qos: 2, ..SENT }),
+        Commit(3, false),
+        Publish(4, Sent { topic: 1, qos: 2, retain: true, empty: true, expiry: 0 }),
+        Rush,
+        Connect(0, Hello { on: 2, ..HELLO }),
+        Commit(1, true),
+        Read(0, 1_000),
+        Publish(2, Sent { topic: 1, qos: 1, ..SENT }),
+    ];
+    let setup = Setup { inflight: 4, queue: 5, drop_oldest: true, packets_per_turn: 1, ..SETUP };
+    replay(Setup { credit: 7, strategy: RoundRobin, ..setup }, &actions);
+}
