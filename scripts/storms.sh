@@ -6,6 +6,7 @@
 #   scripts/storms.sh reconnect take-over   these; `scripts/storms.sh list` says which there are
 #   scripts/storms.sh --scale 0.1           a tenth of the clients and messages
 #   scripts/storms.sh --save                and keep the table under docs/perf/
+#   scripts/storms.sh --store resume        with a store (`--durability always`) instead of --in-memory
 #   RINGMQ=path RINGMQ_LOAD=path scripts/storms.sh     measure these binaries, build nothing
 #
 #   reconnect          200,000 connections are cut and all come back at once, twice
@@ -25,11 +26,13 @@ source scripts/lib/broker.sh
 source scripts/lib/measure.sh
 
 command="scripts/storms.sh $*"
+store=
 names=()
 arguments=()
 while (($#)); do
     case "$1" in
     --save) save=yes ;;
+    --store) store=yes ;;
     --scale)
         arguments+=("$1" "${2:-1}")
         shift
@@ -55,13 +58,15 @@ status=0
     print_head "$command"
     for name in "${names[@]}"; do
         mapfile -t flags < <(python3 scripts/storms.py flags "$name" "${arguments[@]}")
+        printf '%s (broker: ringmq %s)\n' "$name" "${flags[*]}${store:+ --data-dir FOLDER}"
+        [[ -z "$store" ]] || flags+=(--data-dir "$work/$name")
         start_broker "${flags[@]}"
-        printf '%s (broker: ringmq %s)\n' "$name" "${flags[*]}"
         python3 scripts/storms.py run "$name" --port "$broker_port" --pid "$broker_pid" \
             --load "$load_binary" --work "$work" "${arguments[@]}" || status=1
         stop_broker || true
+        rm -rf "${work:?}/$name"
         echo
     done
 } >"$work/report"
-keep_report storms.txt
+keep_report "storms${store:+-store}.txt"
 exit "$status"
