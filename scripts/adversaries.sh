@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Attacks the broker in every way that a malicious or broken client has, at the size of a fleet, and
 # prints what its well-behaved neighbours noticed: latencies before and during each attack, messages
-# lost, the broker's CPU and memory. Fails if something was lost that must not be, or an attack did
-# what it should not.
+# lost, the broker's CPU and memory. Fails if something was lost that must not be, if the neighbours'
+# p99 during an attack is above its bound (adversaries.py, P99_BOUND), or an attack did what it should
+# not.
 #
-#   scripts/adversaries.sh                     the whole run: about eight minutes
+#   scripts/adversaries.sh                     the whole run: about six minutes
 #   scripts/adversaries.sh --save              and keep the tables under docs/perf/
 #   scripts/adversaries.sh --scale 0.2         a fifth of the counts and times
 #   scripts/adversaries.sh --only "half-open"  that attack alone; may be repeated
