@@ -18,6 +18,8 @@ import sys
 import threading
 import time
 
+import compare
+
 # The broker's own descriptors: src/shard/capacity.rs.
 OTHER, EACH_SHARD, RESERVED = 32, 4, 64
 MAX_SHARDS = 256
@@ -352,7 +354,7 @@ def hold(options):
     good = Report(options, rounds).print()
     with open(os.path.join(options.work, "raw.json"), "w", encoding="utf-8") as file:
         json.dump([{
-            "command": it.tool.command, "status": it.status, "stopped": it.stopped,
+            "command": compare.shown(it.tool.command), "status": it.status, "stopped": it.stopped,
             "seconds_to_release": it.seconds_to_release, "release": it.trace,
             "readings": it.readings, "load": it.load,
         } for it in rounds], file, indent=1)
