@@ -7,10 +7,7 @@
 //! call for all, which of them have something to say, and reads it at once. The ring's own event for
 //! them then finds nothing, or what has come since.
 
-use std::{
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::rc::Rc;
 
 use hashbrown::HashTable;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -24,8 +21,8 @@ pub(super) struct Regulars {
     known: HashTable<Regular>,
     /// Reads of others since the last turn.
     strangers: usize,
-    /// When they are asked again at the earliest.
-    next: Option<Instant>,
+    /// When they are asked again at the earliest, in milliseconds of the shard's clock.
+    next: u64,
     /// Those that go on in the next turn with bytes that were read here.
     left: Vec<ConnectionKey>,
     /// Those that do so when the broker says so.
@@ -93,14 +90,14 @@ impl Regulars {
     }
 
     /// Ends a turn. Says whether they are to be asked now.
-    fn is_due(&mut self, now: Instant) -> bool {
+    fn is_due(&mut self, now: u64) -> bool {
         let strangers = std::mem::take(&mut self.strangers);
         let is_due = strangers >= limits::STRANGERS_OF_A_BUSY_TURN
             && !self.known.is_empty()
-            && self.next.is_none_or(|next| now >= next);
+            && now >= self.next;
         if is_due {
             let pause = limits::PAUSE_PER_REGULAR * self.known.len() as u32;
-            self.next = now.checked_add(pause.max(Duration::from_millis(1)));
+            self.next = now + (pause.as_millis() as u64).max(1);
         }
         is_due
     }
@@ -121,7 +118,7 @@ impl Shard {
             let step = self.handle_kept(key, self.take_unread(key));
             self.go_on_later(key, &step);
         }
-        if !self.regulars.borrow_mut().is_due(Instant::now()) {
+        if !self.regulars.borrow_mut().is_due(self.now().monotonic) {
             return;
         }
         for key in self.ready_regulars() {
@@ -212,23 +209,21 @@ mod tests {
     #[test]
     fn they_are_asked_after_busy_turns_and_not_too_often() {
         let mut regulars = Regulars::default();
-        let start = Instant::now();
-        let after = |milliseconds| start + Duration::from_millis(milliseconds);
         let turn = |regulars: &mut Regulars, reads, at| {
             (0..reads).for_each(|_| regulars.count_read());
             regulars.is_due(at)
         };
         let busy = limits::STRANGERS_OF_A_BUSY_TURN;
-        assert!(!turn(&mut regulars, busy, start), "nobody is known");
+        assert!(!turn(&mut regulars, busy, 0), "nobody is known");
         (0..1_000).for_each(|n| regulars.meet(ConnectionKey(n), 0, old));
-        assert!(!turn(&mut regulars, busy - 1, start));
-        assert!(!turn(&mut regulars, 1, start), "each turn counts for itself");
-        assert!(turn(&mut regulars, busy, start));
-        assert!(!turn(&mut regulars, busy, after(4)), "a thousand are asked every 5 ms");
-        assert!(turn(&mut regulars, busy, after(5)));
+        assert!(!turn(&mut regulars, busy - 1, 0));
+        assert!(!turn(&mut regulars, 1, 0), "each turn counts for itself");
+        assert!(turn(&mut regulars, busy, 0));
+        assert!(!turn(&mut regulars, busy, 4), "a thousand are asked every 5 ms");
+        assert!(turn(&mut regulars, busy, 5));
         (0..busy).for_each(|_| regulars.count_read());
         regulars.meet(KEY, 0, old);
-        assert!(!turn(&mut regulars, 0, after(10)), "one of them is known");
+        assert!(!turn(&mut regulars, 0, 10), "one of them is known");
     }
 
     #[test]
