@@ -363,6 +363,13 @@ fn an_older_live_message_of_a_third_shard_does_not_supersede_an_answer() {
     w.end();
 }
 
+/// Has a client take nothing, with so much waiting for it that no more is fetched.
+fn fill_outbox(w: &mut World, from: C, to: C) {
+    w.subscribe(to, "filler", Q0);
+    w.peers[to].room = 0;
+    w.publish(from, "filler", &[b'x'; 800], Q0);
+}
+
 /// The same on the shard that keeps the topic, with a client that takes nothing until all is over.
 #[test]
 fn an_older_live_message_does_not_supersede_what_its_own_shard_keeps() {
@@ -372,9 +379,7 @@ fn an_older_live_message_does_not_supersede_what_its_own_shard_keeps() {
     let first = w.connect(Version::V5, &w.id_on(slow, "first"));
     let second = w.connect(Version::V5, &w.id_on(quick, "second"));
     let to = w.connect(Version::V5, &w.id_on(here, "to"));
-    w.subscribe(to, "filler", Q0);
-    w.peers[to].room = 0;
-    w.publish(second, "filler", &[b'x'; 800], Q0);
+    fill_outbox(&mut w, second, to);
     w.delivers_mail = false;
     w.handle_retain(first, &topic, b"old");
     let rest = w.send_first_mail(slow);
@@ -419,9 +424,7 @@ fn a_live_message_of_the_topics_own_shard_does_not_supersede_what_it_keeps() {
     let first = w.connect(Version::V5, &w.id_on(0, "first"));
     let second = w.connect(Version::V5, &w.id_on(1, "second"));
     let to = w.connect(Version::V5, &w.id_on(0, "to"));
-    w.subscribe(to, "filler", Q0);
-    w.peers[to].room = 0;
-    w.publish(second, "filler", &[b'x'; 800], Q0);
+    fill_outbox(&mut w, second, to);
     w.delivers_mail = false;
     w.retain(second, &topic, b"new", Q0);
     w.ask(to, &[(&*topic, SubscriptionOptions::new(Q1))], 0);
