@@ -39,9 +39,8 @@ done
 
 if [[ -z "${IN_NAMESPACE:-}" ]] && unshare --net true 2>/dev/null; then
     build_broker
-    [[ -n "${RINGMQ_LOAD:-}" ]] || cargo build --locked --release -p ringmq-load
-    RINGMQ="$broker_binary" RINGMQ_LOAD="${RINGMQ_LOAD:-${CARGO_TARGET_DIR:-target}/release/ringmq-load}" \
-        IN_NAMESPACE=yes exec unshare --net "$0" ${save:+--save} "${arguments[@]}"
+    build_load
+    RINGMQ="$broker_binary" RINGMQ_LOAD="$load_binary" IN_NAMESPACE=yes exec unshare --net "$0" ${save:+--save} "${arguments[@]}"
 fi
 
 begin_measurement ${save:+--save}
@@ -49,8 +48,7 @@ far=
 trap 'stop_broker || true; [[ -z "$far" ]] || kill "$far"; rm -rf "$work"' EXIT
 
 build_broker
-load="${RINGMQ_LOAD:-${CARGO_TARGET_DIR:-target}/release/ringmq-load}"
-[[ -x "$load" ]] || cargo build --locked --release -p ringmq-load
+build_load
 
 flags=(--shards 2 --max-unread-bytes 32MiB --sys-interval 500ms)
 if [[ -n "${IN_NAMESPACE:-}" ]]; then
@@ -74,7 +72,7 @@ start_broker "${flags[@]}"
 status=0
 {
     print_head "$command (broker: ringmq ${flags[*]})"
-    python3 scripts/adversaries.py --port "$broker_port" --pid "$broker_pid" --load "$load" \
+    python3 scripts/adversaries.py --port "$broker_port" --pid "$broker_pid" --load "$load_binary" \
         "${arguments[@]}"
 } >"$work/report" || status=1
 keep_report adversaries.txt
