@@ -59,7 +59,7 @@ pub(super) struct Estates {
     is_reading: bool,
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 impl Estates {
     /// Whether nothing is left.
     pub fn is_empty(&self) -> bool {
