@@ -70,6 +70,38 @@ fn an_heir_that_is_away_has_it_in_its_queue() {
     assert_eq!(w.totals().queued_messages as usize + w.messages(heir).len(), MESSAGES);
 }
 
+/// What comes to a member on another shard leaves the store in the same batch, at whatever commit
+/// everything dies.
+#[test]
+fn a_crash_while_it_is_dealt_out_neither_loses_nor_doubles_a_message_of_qos_2() {
+    let mut commits = 0;
+    let mut goes_on = true;
+    while goes_on {
+        let mut w = World::durable_with(2, |c| c.queued_in_memory = 10);
+        left(&mut w, Q2);
+        let other = 1 - w.shared.home_shard("leaver").index();
+        let heir_id = w.id_on(other, "heir");
+        let heir = w.connected(&staying(Version::V5, &heir_id));
+        w.subscribe(heir, "$share/g/job/+", Q2);
+        w.cut(heir);
+        w.store.as_mut().unwrap().is_slow = true;
+        w.connect_with(&hello(Version::V5, "leaver"));
+        for _ in 0..commits {
+            goes_on = w.commit();
+            w.settle();
+        }
+        let mut w = w.crash(2, 10, |_| ());
+        w.acknowledges = true;
+        let (heir, _) = w.resumed(&staying(Version::V5, &heir_id));
+        ends(&mut w);
+        let got = numbers(&mut w, heir);
+        assert_eq!(got.len(), MESSAGES, "after {commits} commits");
+        assert_eq!(got.into_iter().collect::<BTreeSet<_>>().len(), MESSAGES);
+        commits += 1;
+    }
+    assert!(commits > 5, "{commits}");
+}
+
 #[test]
 fn without_another_member_it_is_dropped_and_counted() {
     for shards in [1, 2] {
