@@ -25,6 +25,7 @@ RATE = 400
 PAIRS = 20
 CALM = 4
 MIB = 1 << 20
+DROPPED = "publish/messages/dropped/"
 
 
 class Neighbours:
@@ -167,6 +168,11 @@ class Run:
         names = ("publish/messages/dropped", "connections/accepted", "wills/published")
         deltas = [int(after[name]) - int(before[name]) for name in names]
         self.rows.append((name, seconds, calm, during, share, memory, peak, left, deltas))
+        reasons = {figure.rpartition("/")[2]: int(count) - int(before.get(figure, 0))
+                   for figure, count in after.items() if figure.startswith(DROPPED)}
+        dropped = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items() if count)
+        if dropped:
+            self.notes.append(f"{name}: dropped for {dropped}")
         if note:
             self.notes.append(f"{name}: {note}")
 

@@ -7,7 +7,7 @@ use super::{Broker, Now, ShardId};
 use crate::{
     codec::QoS,
     session::{NEVER, Publication},
-    stats::{self, StoreStats, Totals},
+    stats::{self, DropReason, Reason, StoreStats, Totals},
 };
 
 /// The load averages, in the style of a Unix system: name and minutes.
@@ -129,6 +129,13 @@ impl Broker {
         self.publish_figure("clients/maximum", &self.report.maximum_connected.to_string());
         for (name, figure) in FIGURES {
             self.publish_figure(name, &figure(&totals).to_string());
+        }
+        for reason in DropReason::ALL {
+            let dropped = totals.publish_dropped.get(*reason);
+            if dropped > 0 {
+                let name = format!("publish/messages/dropped/{}", reason.name());
+                self.publish_figure(&name, &dropped.to_string());
+            }
         }
         if self.shared.store.is_some() {
             let stats = Arc::clone(&self.shared.store_stats);

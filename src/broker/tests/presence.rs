@@ -82,6 +82,7 @@ fn figures_are_published_and_retained() {
     let c = w.connect(Version::V5, &w.id_on(1, "c"));
     w.subscribe(c, "a", Q0);
     w.publish(c, "a", b"12345", Q0);
+    w.publish(c, "$SYS/mine", b"", Q0);
     w.advance(20_100);
     w.subscribe(c, "$SYS/#", Q0);
     let messages = w.messages(c);
@@ -96,8 +97,11 @@ fn figures_are_published_and_retained() {
     assert_eq!(figure("clients/total"), "1");
     assert_eq!(figure("clients/maximum"), "1");
     assert_eq!(figure("subscriptions/count"), "1");
-    assert_eq!(figure("publish/messages/received"), "1");
+    assert_eq!(figure("publish/messages/received"), "2");
     assert_eq!(figure("publish/messages/sent"), "1");
+    assert_eq!(figure("publish/messages/dropped"), "1");
+    assert_eq!(figure("publish/messages/dropped/not_authorized"), "1");
+    assert_eq!(messages.iter().filter(|m| m.topic.contains("messages/dropped/")).count(), 1);
     assert_eq!(figure("publish/bytes/received"), "5");
     assert_eq!(figure("publish/bytes/sent"), "5");
     assert!(figure("load/bytes/received/1min").parse::<f64>().unwrap() > 0.0);
