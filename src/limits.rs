@@ -120,8 +120,8 @@ pub const WORK_OF_A_LOOK: usize = 8;
 pub const ENCODED_PER_TURN: usize = 256 << 10;
 
 /// Messages on their way from one shard to another (`--mesh-credit`, per ordered pair of shards).
-/// When they are used up, QoS 0 is dropped and counted, and publishers of QoS 1 and 2 that feed
-/// the pair are not read from.
+/// Publishers that feed the pair are not read from once three quarters are used up. When all are,
+/// QoS 0 is dropped and counted.
 pub const MESH_CREDIT: u32 = 8_192;
 
 /// Wildcard shapes (which levels of a filter are wildcards) that are routed precisely

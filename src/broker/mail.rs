@@ -163,6 +163,16 @@ pub struct Mail {
     outgoing: Vec<Outgoing>,
 }
 
+/// What a shard may still send to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Credit {
+    Ample,
+    /// A message is sent, and whoever published it is not read from until there is more.
+    Reserve,
+    /// The same, but QoS 0 messages are dropped.
+    Spent,
+}
+
 #[derive(Debug, Default)]
 struct Outgoing {
     /// What to retain. It goes out before questions about it; see [`Broker::take_mail`].
@@ -173,6 +183,7 @@ struct Outgoing {
     /// The data items among them.
     cost: u32,
     credit: u32,
+    reserve: u32,
 }
 
 /// A message on its way to the shard that is to retain it.
@@ -207,17 +218,22 @@ impl Mail {
         Self { outgoing: (0..shards).map(|_| Outgoing::default()).collect() }
     }
 
-    /// How many more data items the reactor may pass to `to`.
-    pub fn set_credit(&mut self, to: ShardId, credit: u32) {
+    /// How many more data items the reactor may pass to `to`, and how many of them are the reserve
+    /// of those who do not publish much.
+    pub fn set_credit(&mut self, to: ShardId, credit: u32, reserve: u32) {
         if let Some(outgoing) = self.outgoing.get_mut(usize::from(to.0)) {
-            outgoing.credit = credit;
+            (outgoing.credit, outgoing.reserve) = (credit, reserve);
         }
     }
 
-    /// Whether a data item for `to` is within its credit. Without it QoS 0 messages are dropped,
-    /// and others sent all the same while their publisher is not read from.
-    pub fn has_credit(&self, to: ShardId) -> bool {
-        self.outgoing.get(usize::from(to.0)).is_some_and(|outgoing| outgoing.cost < outgoing.credit)
+    /// What is left for data items for `to`, those that are staged taken off.
+    pub(super) fn credit(&self, to: ShardId) -> Credit {
+        let Some(outgoing) = self.outgoing.get(usize::from(to.0)) else { return Credit::Spent };
+        match outgoing.credit.saturating_sub(outgoing.cost) {
+            0 => Credit::Spent,
+            left if left <= outgoing.reserve => Credit::Reserve,
+            _ => Credit::Ample,
+        }
     }
 
     /// Stages an item for `to`.

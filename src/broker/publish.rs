@@ -6,14 +6,14 @@ use super::{
     connection::Extra,
     deliver::{Encoding, Matched},
     journal::{Deferred, Once},
-    mail::ShardMessage,
+    mail::{Credit, ShardMessage},
 };
 use crate::{
     codec::{AckKind, Publish, QoS, ReasonCode, SubscriptionOptions, Version},
     limits,
     session::{Publication, Received, expiry, forwarded},
     stats::DropReason,
-    topics,
+    topics::{self, ShardId},
 };
 
 /// A subscription that matches, while several are merged.
@@ -257,12 +257,8 @@ impl Broker {
         }
         for to in shards.iter() {
             routed.matched = true;
-            if !self.mail.has_credit(to) {
-                if encoding.publication.qos == QoS::AtMostOnce {
-                    self.stats.publish_dropped.add(DropReason::NoCredit, 1);
-                    continue;
-                }
-                routed.congested = true;
+            if !self.may_send(to, encoding.publication.qos, routed) {
+                continue;
             }
             let message = encoding.message().for_another_shard();
             let (from, retain) = (self.id, encoding.supersedes.map(|retain| retain.number));
@@ -276,6 +272,16 @@ impl Broker {
             self.ask_to_keep(to, encoding.publication.qos);
             self.stats.cross_shard_sent.add(1);
         }
+    }
+
+    /// Whether a message goes to another shard: one of QoS 0 does not without credit, which is
+    /// counted. Notes whether its publisher is to wait.
+    pub(super) fn may_send(&self, to: ShardId, qos: QoS, routed: &mut Routed) -> bool {
+        let credit = self.mail.credit(to);
+        routed.congested |= credit != Credit::Ample;
+        let is_dropped = credit == Credit::Spent && qos == QoS::AtMostOnce;
+        self.stats.publish_dropped.add(DropReason::NoCredit, is_dropped.into());
+        !is_dropped
     }
 
     /// Delivers to the subscribers on this shard, shared subscriptions apart. True if there are

@@ -15,7 +15,7 @@ use super::{
     Broker, SessionKey,
     deliver::{Encoding, Matched},
     keep::Keeping,
-    mail::{RetainedAnswer, RetainedQuery, ShardMessage},
+    mail::{Credit, RetainedAnswer, RetainedQuery, ShardMessage},
     publish::Routed,
 };
 use crate::{
@@ -137,7 +137,7 @@ impl RetainedRequests {
 impl Broker {
     /// Makes a message the retained one of its topic, wherever that is kept. `[MQTT-3.3.1-5]`
     /// Without credit it is sent all the same, for what is retained must not be out of date, but
-    /// its publisher is to slow down.
+    /// its publisher is to wait.
     pub(super) fn retain(&mut self, encoding: &mut Encoding<'_>, routed: &mut Routed) {
         let topic = encoding.publication.topic;
         let owner = self.shared.retained_owner(topic);
@@ -153,7 +153,7 @@ impl Broker {
             self.on_retain(message);
         } else {
             let message = Arc::clone(message);
-            routed.congested |= !self.mail.has_credit(owner);
+            routed.congested |= self.mail.credit(owner) != Credit::Ample;
             if message.view().qos > QoS::AtMostOnce {
                 self.clients.journal.ask(owner);
             }

@@ -12,7 +12,6 @@ use super::{
     publish::{Origin, Routed, options_of},
 };
 use crate::{
-    codec::QoS,
     session::Delivery,
     stats::DropReason,
     topics::{GroupRoute, Pick, ShardId, ShardSet, Subscriber},
@@ -76,12 +75,8 @@ impl Broker {
                 tried.shards.insert(shard);
                 continue;
             }
-            if !self.mail.has_credit(shard) {
-                if encoding.publication.qos == QoS::AtMostOnce {
-                    self.stats.publish_dropped.add(DropReason::NoCredit, 1);
-                    return;
-                }
-                routed.congested = true;
+            if !self.may_send(shard, encoding.publication.qos, routed) {
+                return;
             }
             let message = encoding.message().for_another_shard();
             self.ask_to_keep(shard, encoding.publication.qos);

@@ -378,8 +378,8 @@ pub(super) struct Flags {
         value_parser = value_parser!(u32).range(1..=65_536))]
     pub packets_per_turn: u32,
 
-    /// Messages on their way from one shard to another. Beyond it QoS 0 is dropped and publishers
-    /// of QoS 1 and 2 wait
+    /// Messages on their way from one shard to another. Publishers wait from three quarters of it
+    /// on; beyond it QoS 0 is dropped
     #[arg(long, value_name = "MESSAGES", help_heading = SHARDS,
         default_value_t = limits::MESH_CREDIT,
         value_parser = value_parser!(u32).range(64..=1_048_576))]

@@ -69,13 +69,24 @@ impl Allowance {
         self.left_as_known()
     }
 
-    /// Asks to be told of returned credit; true when there is some already.
+    /// The part of the limit that is kept back from those who send much. Less than the half at which
+    /// a sender is woken, so that it can go on when it is.
+    pub(super) fn reserve(&self) -> u32 {
+        self.limit / 4
+    }
+
+    /// Whether more than the reserve is left.
+    pub(super) fn is_ample(&self, shared: &Return) -> bool {
+        self.left(shared) > self.reserve()
+    }
+
+    /// Asks to be told of returned credit; true when more than the reserve is left already.
     pub(super) fn starve(&self, shared: &Return) -> bool {
         // Waking at the first unit would make the two sides take turns for every batch.
         let wake_at = self.sent.get().wrapping_sub(u64::from(self.limit / 2));
         shared.wake_at.swap(wake_at, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        if self.left(shared) == 0 {
+        if !self.is_ample(shared) {
             return false;
         }
         shared.wake_at.swap(NOT_STARVED, Ordering::Relaxed);

@@ -103,8 +103,19 @@ impl<T: Send> Endpoint<T> {
         self.pair(to).map_or(0, |(allowance, shared)| allowance.left(shared))
     }
 
+    /// How many units of the credit towards each shard are a reserve: a quarter. Whoever sends more
+    /// than a little is to wait when no more are left.
+    pub fn reserve(&self) -> u32 {
+        self.allowances.first().map_or(0, Allowance::reserve)
+    }
+
+    /// Whether there is more credit towards shard `to` than the reserve.
+    pub fn has_ample_credit(&self, to: usize) -> bool {
+        self.pair(to).is_some_and(|(allowance, shared)| allowance.is_ample(shared))
+    }
+
     /// Asks for a wake-up once half of the credit towards shard `to` is back, and looks once more:
-    /// true when there is credit after all, and then nothing need be waited for.
+    /// true when there is more than the reserve after all, and then nothing need be waited for.
     ///
     /// The wake-up makes [`prepare_sleep`](Self::prepare_sleep) return false once, or ends the
     /// sleep, and makes [`take_credit_returned`](Self::take_credit_returned) true.

@@ -19,8 +19,9 @@
 //! # Credit
 //!
 //! Each ordered pair of shards has an allowance of data items that are sent and not yet given back
-//! with [`Endpoint::returned`]. A sender without credit calls [`Endpoint::await_credit`]; the
-//! receiver wakes it once half of the allowance is back, by the same kind of handshake.
+//! with [`Endpoint::returned`]. A sender that has come to the last quarter of it, the reserve, calls
+//! [`Endpoint::await_credit`]; the receiver wakes it once half of the allowance is back, by the same
+//! kind of handshake.
 //!
 //! # Descriptor tables
 //!

@@ -103,6 +103,20 @@ fn credit_runs_out_and_comes_back() {
 }
 
 #[test]
+fn whoever_has_come_to_the_reserve_waits_for_half_of_the_credit() {
+    let (a, b) = pair(8);
+    a.send(1, vec![0; 5], 5);
+    assert!(a.has_ample_credit(1) && a.await_credit(1));
+    a.send(1, vec![0], 1);
+    assert_eq!((a.credit(1), a.reserve()), (2, 2));
+    assert!(!a.has_ample_credit(1) && !a.await_credit(1));
+    b.returned(0, 1);
+    assert!(!a.take_credit_returned(), "half is not back yet");
+    b.returned(0, 1);
+    assert!(a.take_credit_returned() && a.has_ample_credit(1));
+}
+
+#[test]
 fn returned_credit_ends_a_sleep_or_prevents_it() {
     let (a, b) = pair(2);
     a.send(1, vec![0; 2], 2);
@@ -236,7 +250,8 @@ proptest! {
                         wake_at = None;
                     }
                 },
-                _ => if a.credit(1) == 0 {
+                _ => if a.credit(1) <= a.reserve() {
+                    prop_assert!(!a.has_ample_credit(1));
                     prop_assert!(!a.await_credit(1));
                     wake_at = Some(sent - limit / 2);
                 },

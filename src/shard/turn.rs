@@ -209,7 +209,7 @@ impl Shard {
         if broker.is_starved() {
             let has_credit = (0..self.endpoint.shards())
                 .filter(|to| *to != self.endpoint.id())
-                .all(|to| self.endpoint.credit(to) > 0 || self.endpoint.await_credit(to));
+                .all(|to| self.endpoint.has_ample_credit(to) || self.endpoint.await_credit(to));
             // Once it has kept something, the store tells of it, and there is another turn.
             if has_credit && !self.is_store_full() {
                 broker.on_credit();
@@ -219,7 +219,8 @@ impl Shard {
 
     fn renew_credit(&self, broker: &mut Broker) {
         for to in 0..self.endpoint.shards() {
-            broker.mail().set_credit(ShardId(to as u16), self.endpoint.credit(to));
+            let (credit, reserve) = (self.endpoint.credit(to), self.endpoint.reserve());
+            broker.mail().set_credit(ShardId(to as u16), credit, reserve);
         }
     }
 

@@ -18,26 +18,58 @@ fn across(w: &mut World, qos: QoS) -> (C, C) {
 fn without_credit_qos_0_is_dropped_and_counted() {
     let mut w = World::new(2);
     w.credit = 3;
-    let (from, to) = across(&mut w, Q0);
+    let (_, to) = across(&mut w, Q0);
+    let publishers: Vec<C> =
+        (0..5).map(|n| w.connect(Version::V5, &w.id_on(0, &format!("{n}-")))).collect();
     w.delivers_mail = false;
-    for _ in 0..10 {
-        w.publish(from, "a", b"x", Q0);
+    for from in &publishers {
+        w.publish(*from, "a", b"x", Q0);
     }
-    assert!(!w.peers[from].paused);
-    assert_eq!(w.dropped(DropReason::NoCredit), 7);
+    assert_eq!(w.dropped(DropReason::NoCredit), 2);
+    assert!(publishers[3..].iter().all(|from| w.peers[*from].paused));
     w.delivers_mail = true;
     w.settle();
     assert_eq!(w.messages(to).len(), 3);
-    w.publish(from, "a", b"x", Q0);
+    assert!(publishers.iter().all(|from| !w.peers[*from].paused));
+    w.publish(publishers[4], "a", b"x", Q0);
     assert_eq!(w.messages(to).len(), 1);
     w.end();
 }
 
+/// Whoever publishes much waits before there is nothing left for others.
 #[test]
-fn without_credit_qos_1_pauses_its_publisher_and_loses_nothing() {
-    for qos in [Q1, Q2] {
+fn a_flood_of_qos_0_leaves_a_reserve_of_the_credit_to_others() {
+    for retain in [false, true] {
         let mut w = World::new(2);
-        w.credit = 3;
+        w.credit = 8;
+        let (from, to) = across(&mut w, Q0);
+        let other = w.connect(Version::V5, &w.id_on(0, "other"));
+        w.subscribe(to, "b", Q0);
+        let topic = w.topic_on(1, "c");
+        w.delivers_mail = false;
+        for n in 0..20 {
+            match retain {
+                true => w.retain(from, &topic, &[b'a' + n], Q0),
+                false => w.publish(from, "a", &[b'a' + n], Q0),
+            }
+        }
+        assert!(w.peers[from].paused && !w.peers[from].unread.is_empty());
+        w.publish(other, "b", b"x", Q0);
+        w.delivers_mail = true;
+        w.settle();
+        let texts = w.texts(to);
+        assert_eq!(texts.len(), if retain { 1 } else { 21 });
+        assert!(texts.contains(&"x".into()));
+        assert_eq!(w.totals().publish_dropped.total(), 0);
+        w.end();
+    }
+}
+
+#[test]
+fn without_credit_publishers_wait_and_nothing_is_lost() {
+    for qos in [Q0, Q1, Q2] {
+        let mut w = World::new(2);
+        w.credit = 4;
         let (from, to) = across(&mut w, Q2);
         w.delivers_mail = false;
         for n in 0..20 {

@@ -206,8 +206,9 @@ impl World {
             let mut enough = true;
             for to in (0..self.brokers.len()).filter(|to| *to != from) {
                 let left = self.left(from, to);
-                enough &= left > 0;
-                self.brokers[from].mail().set_credit(ShardId(to as u16), left);
+                let reserve = self.credit / 4;
+                enough &= left > reserve;
+                self.brokers[from].mail().set_credit(ShardId(to as u16), left, reserve);
             }
             if enough && self.brokers[from].is_starved() {
                 self.brokers[from].on_credit();
