@@ -134,7 +134,7 @@ class Run:
         if not met:
             self.complaints.append(f"{self.name}: {complaint}")
 
-    def attack(self, name, attack, may_lose_qos_0=False):
+    def attack(self, name, attack):
         """Measures the neighbours before and during an attack, which returns a note."""
         if self.only and name not in self.only:
             return
@@ -160,8 +160,7 @@ class Run:
             seen = during[qos]
             self.expect(calm[qos]["lost"] == 0, f"{calm[qos]['lost']} messages lost before it")
             self.expect(seen["messages"] > RATE, f"only {seen['messages']} messages of QoS {qos}")
-            self.expect(seen["lost"] == 0 or (qos == 0 and may_lose_qos_0),
-                        f"{seen['lost']} messages of QoS {qos} lost")
+            self.expect(seen["lost"] == 0, f"{seen['lost']} messages of QoS {qos} lost")
             self.expect(seen["broken"] == 0, f"{seen['broken']} broken promises of QoS {qos}")
             self.expect(seen["p99"] <= p99_bound(name),
                         f"p99 of QoS {qos}: {seen['p99']:.0f} ms, bound {p99_bound(name)} ms")
@@ -365,8 +364,6 @@ ATTACKS = {
     "19,000 cut at once": cut, "broker stopped": stall, "half-open": half_open,
     "clients frozen": frozen,
 }
-# Publishers at full speed use up the credit between shards.
-MAY_LOSE_QOS_0 = {"flood to slow readers", "broker stopped"}
 # The p99 of the neighbours' latencies during an attack is at most this, in ms: a second, and where the
 # broker itself is stopped for 8 s, that much more.
 P99_BOUND = 1_000
@@ -392,7 +389,7 @@ def main():
         if name == "half-open" and not run.namespace:
             run.notes.append("half-open: not done, this system allows no network namespaces here")
             continue
-        run.attack(name, attack, name in MAY_LOSE_QOS_0)
+        run.attack(name, attack)
     sys.exit(0 if run.report() else 1)
 
 
