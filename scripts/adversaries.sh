@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Attacks the broker in every way that a malicious or broken client has, at the size of a fleet, and
 # prints what its well-behaved neighbours noticed: latencies before and during each attack, messages
-# lost, the broker's CPU and memory. Fails if something was lost that must not be, if the neighbours'
+# lost, the broker's CPU and memory. Fails if they lost anything, if their
 # p99 during an attack is above its bound (adversaries.py, P99_BOUND), or an attack did what it should
 # not.
 #
