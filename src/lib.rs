@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`limits`] | every cap and its default |
 //! | [`codec`] | the wire format of MQTT 3.1, 3.1.1 and 5.0 |
+//! | `pages` | storage for very many values of one size |
 //! | [`topics`] | topic names and filters: who wants a message |
 //! | [`stats`] | counters, one set per shard |
 //! | [`session`] | one client's protocol state |
@@ -33,6 +34,8 @@ pub mod codec;
 #[cfg(not(loom))]
 pub mod limits;
 pub mod mesh;
+#[cfg(not(loom))]
+mod pages;
 #[cfg(not(loom))]
 pub mod record;
 #[cfg(not(loom))]

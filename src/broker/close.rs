@@ -210,7 +210,7 @@ impl Broker {
     pub(super) fn end_session(&mut self, key: SessionKey) {
         self.unsubscribe_all(key);
         self.publish_will(key);
-        let Some(mut client) = self.clients.sessions.try_remove(key.index()) else { return };
+        let Some(mut client) = self.clients.sessions.remove(key.index()) else { return };
         let hash = self.shared.seed.hash(&client.id);
         if let Ok(entry) = self.clients.by_id.find_entry(hash, |k| *k == key) {
             entry.remove();

@@ -3,7 +3,6 @@
 use std::{collections::VecDeque, num::NonZeroU32, sync::Arc};
 
 use hashbrown::HashTable;
-use slab::Slab;
 use thin_vec::ThinVec;
 
 use super::{
@@ -19,20 +18,21 @@ use super::{
 };
 use crate::{
     codec::{Packet, PublishHead, QoS, SubscriptionOptions, Version},
+    pages::Pages,
     record::{DeliveryState, Epoch},
     session::{Delivery, Message, Outgoing, Publication, UNSTORED},
     stats::{DropReason, ShardStats},
 };
 
-/// The connections and sessions that there is always room for once there were as many.
+/// The sessions that there is always a place for in the table of their clients once there were as many.
 const KEPT: usize = 1_024;
 
 /// The clients of one shard: sessions, connections, and the bytes on their way.
 pub struct Clients {
     pub(super) config: Arc<Config>,
     pub(super) stats: Arc<ShardStats>,
-    pub(super) connections: Slab<Connection>,
-    pub(super) sessions: Slab<Client>,
+    pub(super) connections: Pages<Connection>,
+    pub(super) sessions: Pages<Client>,
     /// Client identifier to session.
     pub(super) by_id: HashTable<SessionKey>,
     pub(super) out: Outboxes,
@@ -166,8 +166,8 @@ impl Clients {
         Self {
             config,
             stats,
-            connections: Slab::new(),
-            sessions: Slab::new(),
+            connections: Pages::new(),
+            sessions: Pages::new(),
             by_id: HashTable::new(),
             out: Outboxes::default(),
             max_queued_bytes,
@@ -183,11 +183,7 @@ impl Clients {
 
     /// Lets go of the memory that a fleet has had, when nobody of it is left.
     pub fn shrink(&mut self) {
-        if self.connections.is_empty() && self.connections.capacity() > KEPT {
-            self.connections = Slab::new();
-        }
-        if self.sessions.is_empty() && self.sessions.capacity() > KEPT {
-            self.sessions = Slab::new();
+        if self.sessions.is_empty() && self.by_id.capacity() > KEPT {
             self.by_id = HashTable::new();
         }
     }
@@ -199,7 +195,7 @@ impl Clients {
             return;
         }
         // All of them: one that is being written just now is not on the list of those to write.
-        for (_, connection) in &mut self.connections {
+        for connection in self.connections.values_mut() {
             if let Some(outbox) = &mut connection.outbox {
                 self.out.spill(outbox);
             }

@@ -315,7 +315,7 @@ impl Broker {
         self.set_now(now);
         self.detach(key, reason);
         self.abandon_exchange(key);
-        let Some(mut connection) = self.clients.connections.try_remove(key.index()) else { return };
+        let Some(mut connection) = self.clients.connections.remove(key.index()) else { return };
         let reason = connection.extra.as_ref().and_then(|e| e.cause).unwrap_or(reason);
         self.clients.out.recycle(&mut connection.outbox);
         self.stats.connections_open.sub(1);
@@ -325,7 +325,7 @@ impl Broker {
 
     /// The connection goes to another shard: it is forgotten here, and nothing is counted.
     pub fn on_handed_over(&mut self, key: ConnectionKey) {
-        if self.clients.connections.try_remove(key.index()).is_some() {
+        if self.clients.connections.remove(key.index()).is_some() {
             self.stats.connections_open.sub(1);
         }
     }

@@ -3,10 +3,10 @@
 use hashbrown::HashTable;
 
 use super::name::matches_bytes;
-use super::pages::Pages;
 use super::shape::{FilterKey, HashSeed, LevelHashes, Shape};
 use super::subscribers::{Removed, SessionKey, Subscriber, Subscribers};
 use super::trie::FilterTrie;
+use crate::pages::Pages;
 
 /// A filter of one [`FilterIndex`]. It is given out anew after the filter's last subscriber left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -119,7 +119,7 @@ impl FilterIndex {
         if let Some(id) = self.find_by(&key, filter.as_bytes()) {
             let existed = self
                 .entries
-                .get_mut(id.0)
+                .get_mut(id.0 as usize)
                 .is_some_and(|entry| entry.subscribers.insert(subscriber).is_some());
             self.subscriptions += usize::from(!existed);
             return Subscribed { filter: id, existed, first: None };
@@ -134,7 +134,7 @@ impl FilterIndex {
     pub fn unsubscribe(&mut self, filter: FilterId, session: SessionKey) -> Unsubscribed {
         let removed = self
             .entries
-            .get_mut(filter.0)
+            .get_mut(filter.0 as usize)
             .map_or(Removed::Absent, |entry| entry.subscribers.remove(session));
         self.subscriptions -= usize::from(removed != Removed::Absent);
         let removed_any = removed != Removed::Absent;
@@ -152,14 +152,14 @@ impl FilterIndex {
     /// The text of a filter; empty for an identifier that is not in use.
     #[must_use]
     pub fn filter(&self, filter: FilterId) -> &str {
-        let bytes = self.entries.get(filter.0).map_or(&[][..], Entry::filter);
+        let bytes = self.entries.get(filter.0 as usize).map_or(&[][..], Entry::filter);
         std::str::from_utf8(bytes).unwrap_or_default()
     }
 
     /// The length of a filter in bytes; 0 for an identifier that is not in use.
     #[must_use]
     pub fn filter_len(&self, filter: FilterId) -> usize {
-        self.entries.get(filter.0).map_or(0, |entry| entry.filter().len())
+        self.entries.get(filter.0 as usize).map_or(0, |entry| entry.filter().len())
     }
 
     /// The subscribers of a filter, each session once, in no particular order; none for an
@@ -167,7 +167,7 @@ impl FilterIndex {
     #[inline]
     #[must_use]
     pub fn subscribers(&self, filter: FilterId) -> &[Subscriber] {
-        self.entries.get(filter.0).map_or(&[], |entry| entry.subscribers.as_slice())
+        self.entries.get(filter.0 as usize).map_or(&[], |entry| entry.subscribers.as_slice())
     }
 
     /// Appends the filters that match a topic name, each once, in no particular order. Gives the
@@ -187,7 +187,7 @@ impl FilterIndex {
     /// Whether a session is among the subscribers of a filter.
     #[must_use]
     pub fn is_subscriber(&self, filter: FilterId, session: SessionKey) -> bool {
-        self.entries.get(filter.0).is_some_and(|entry| entry.subscribers.contains(session))
+        self.entries.get(filter.0 as usize).is_some_and(|entry| entry.subscribers.contains(session))
     }
 
     /// The number of different filters.
@@ -238,7 +238,7 @@ impl FilterIndex {
         for ShapeFilters { shape, filters } in &self.shapes {
             let Some(hash) = levels.fingerprint(*shape) else { continue };
             let found = filters.find(hash, |&at| {
-                self.entries.get(at).is_some_and(|entry| {
+                self.entries.get(at as usize).is_some_and(|entry| {
                     entry.fingerprint == hash && matches_bytes(entry.filter(), topic.as_bytes())
                 })
             });
@@ -266,7 +266,7 @@ impl FilterIndex {
     fn other_needs(&self, key: &FilterKey) -> bool {
         let Some(shape) = key.shape else { return false };
         let same = |&at: &u32| {
-            self.entries.get(at).is_some_and(|entry| {
+            self.entries.get(at as usize).is_some_and(|entry| {
                 entry.fingerprint == key.fingerprint
                     && Shape::of_bytes(entry.filter()) == Some(shape)
             })
@@ -288,7 +288,7 @@ impl FilterIndex {
             subscribers: Subscribers::One(subscriber),
             filter: FilterText::new(filter),
         };
-        let at = self.entries.insert(entry);
+        let at = self.entries.insert(entry) as u32;
         let shaped = key.shape.filter(|&shape| self.make_table(shape));
         if shaped.is_none() {
             self.trie.insert(filter, FilterId(at));
@@ -320,7 +320,7 @@ impl FilterIndex {
     }
 
     fn drop_filter(&mut self, filter: FilterId) -> Option<FilterKey> {
-        let entry = self.entries.get(filter.0)?;
+        let entry = self.entries.get(filter.0 as usize)?;
         let shape = Shape::of_bytes(entry.filter());
         let key = FilterKey { shape, fingerprint: entry.fingerprint };
         let from_shape = match shape {
@@ -339,7 +339,7 @@ impl FilterIndex {
             self.shapes.retain(|filters| !filters.filters.is_empty());
             self.deepest = self.shapes.iter().map(|it| it.shape.levels()).max().unwrap_or(0);
         }
-        self.entries.remove(filter.0);
+        self.entries.remove(filter.0 as usize);
         (!self.other_needs(&key)).then_some(key)
     }
 }
@@ -375,13 +375,15 @@ fn find_text(
     text: &[u8],
 ) -> Option<FilterId> {
     let same = |&at: &u32| {
-        entries.get(at).is_some_and(|entry| entry.fingerprint == hash && entry.filter() == text)
+        entries
+            .get(at as usize)
+            .is_some_and(|entry| entry.fingerprint == hash && entry.filter() == text)
     };
     table.find(hash, same).map(|&at| FilterId(at))
 }
 
 fn fingerprint(entries: &Pages<Entry>, at: u32) -> u64 {
-    entries.get(at).map_or(0, |entry| entry.fingerprint)
+    entries.get(at as usize).map_or(0, |entry| entry.fingerprint)
 }
 
 /// Takes a filter out of a table; says whether it was there. A table that has become much too

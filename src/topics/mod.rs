@@ -26,7 +26,6 @@ mod bytes;
 mod group;
 mod index;
 mod name;
-mod pages;
 mod retained;
 mod route;
 mod segments;

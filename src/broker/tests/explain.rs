@@ -125,7 +125,7 @@ fn a_client_that_takes_no_disconnect_does_not_cost_another_its_connection() {
     connect.properties.maximum_packet_size = Some(28);
     let old = w.connected(&connect);
     // As if it had said so: no CONNACK would have fitted either.
-    w.brokers[0].clients.connections[0].extra().maximum_packet_size = 2;
+    w.brokers[0].clients.connections.get_mut(0).unwrap().extra().maximum_packet_size = 2;
     let new = w.connect(Version::V5, "c");
     assert!(w.is_closed(old) && !w.is_closed(new));
     assert!(w.got(old).is_empty());
