@@ -149,10 +149,19 @@ impl History {
             }
         }
         actions.push(Action::Settle);
-        actions.extend((0..ACTIONS).map(|_| match (action(&mut rng), groups) {
-            (action, true) => of_group(&mut rng, action, group),
-            (action, false) => action,
-        }));
+        for _ in 0..ACTIONS {
+            let action = match (action(&mut rng), groups) {
+                (action, true) => of_group(&mut rng, action, group),
+                (action, false) => action,
+            };
+            let was_long = matches!(action, Action::Crash(_, 3_000.., _));
+            actions.push(action);
+            if was_long && !groups && rng.bool() {
+                // Before the broker comes to look who has expired meanwhile.
+                let client = rng.usize(..VERSIONS.len());
+                actions.push(Action::Connect(client, Hello { clean: false, ..hello(&mut rng) }));
+            }
+        }
         if fails {
             let at = rng.usize(11..actions.len());
             actions.insert(at, Action::Fail);
