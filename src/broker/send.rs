@@ -140,7 +140,7 @@ pub(super) fn count_sent(stats: &ShardStats, publication: &Publication<'_>) {
 
 /// The size of one PUBLISH to one client.
 pub(super) fn packet_size(version: Version, publication: &Publication<'_>, ids: &[u32]) -> usize {
-    // The largest that it can be: an alias makes it larger by at most three bytes, when it is set.
+    // Without an alias, which is left out where it would make the packet too large.
     let head = PublishHead {
         dup: false,
         qos: QoS::AtLeastOnce,
@@ -164,6 +164,10 @@ fn use_alias<'a>(head: &mut PublishHead<'a>, extra: &mut Extra, topic: &'a str, 
         AliasUse::Known(alias) => {
             head.topic = "";
             head.topic_alias = Some(alias);
+            // It may be longer than the topic. [MQTT-3.1.2-24]
+            if head.packet_size(version) > maximum {
+                (head.topic, head.topic_alias) = (topic, None);
+            }
         }
         AliasUse::Sets(alias) => {
             head.topic_alias = Some(alias);

@@ -121,6 +121,28 @@ fn no_packet_is_larger_than_the_client_takes() {
     }
 }
 
+/// An alias takes three bytes, more than a topic of one or two.
+#[test]
+fn no_packet_grows_beyond_that_by_an_alias_for_a_short_topic() {
+    for topic in ["a", "ab", "abc"] {
+        let mut w = World::new(1);
+        let from = w.connect(Version::V5, "from");
+        let mut connect = hello(Version::V5, "to");
+        connect.properties.topic_alias_maximum = 5;
+        connect.properties.maximum_packet_size = Some(50);
+        let to = w.connected(&connect);
+        w.subscribe(to, topic, Q0);
+        for size in 0..60 {
+            w.publish(from, topic, &vec![b'x'; size], Q0);
+        }
+        let messages = w.messages(to);
+        assert!(messages.iter().all(|m| m.size <= 50 && m.topic == topic));
+        assert_eq!(messages.len() as u64 + w.dropped(DropReason::TooLarge), 60);
+        assert!(messages.iter().any(|m| m.size == 50));
+        w.end();
+    }
+}
+
 #[test]
 fn what_cannot_be_sent_leaves_nothing_behind() {
     let mut w = World::new(1);
