@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use super::{Broker, Now, estate, journal::Kept, share::Tried};
+use super::{Broker, Now, estate, journal::Kept, queue, share::Tried};
 use crate::{
     codec::QoS,
     record::{Batch, Change, Epoch, Outcome},
@@ -442,7 +442,12 @@ impl Broker {
             Outcome::Loaded(loaded) if loaded.tag == estate::LOAD_TAG => {
                 self.on_estate_loaded(loaded);
             }
-            Outcome::Loaded(loaded) => self.clients.on_loaded(loaded),
+            Outcome::Loaded(loaded) => {
+                let session = queue::session_of(&loaded);
+                self.clients.on_loaded(loaded);
+                // What has expired left the queue without an acknowledgement that would ask.
+                self.fetch_retained(session);
+            }
             Outcome::Failed(reason) => self.on_store_failed(&reason),
         }
     }

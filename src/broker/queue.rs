@@ -241,6 +241,11 @@ fn load_tag(key: SessionKey, serial: u32) -> u64 {
     u64::from(key.0) << 32 | u64::from(serial)
 }
 
+/// The session that something is read for.
+pub(super) fn session_of(loaded: &Loaded) -> SessionKey {
+    of_tag(loaded.tag).0
+}
+
 fn of_tag(tag: u64) -> (SessionKey, u32) {
     (SessionKey((tag >> 32) as u32), tag as u32)
 }

@@ -448,3 +448,28 @@ fn a_will_is_not_forgotten_with_a_later_one() {
     let (c, _) = w.resumed(&kept(&s));
     assert_eq!(w.texts(c), ["x"]);
 }
+
+/// What waits in the store leaves no room for retained messages until it has been read, also when
+/// nothing of it is sent.
+#[test]
+fn retained_messages_come_when_a_stored_queue_turns_out_to_have_expired() {
+    for shards in SHARDS {
+        let mut w = World::durable_with(shards, |c| c.queue.messages = 10);
+        absent_subscriber(&mut w, "to", "a", Q1);
+        let from = w.connect(Version::V5, "from");
+        w.peers[from].acknowledges = true;
+        w.retain(from, "r", b"kept", Q0);
+        for _ in 0..10 {
+            let expiry = PublishProperties { message_expiry_interval: Some(1), ..<_>::default() };
+            w.publish_with(from, "a", b"late", Q1, false, expiry);
+        }
+        w.advance(5_000);
+        slow(&mut w, true);
+        let to = w.connect_with(&kept("to"));
+        w.peers[to].acknowledges = true;
+        w.ask(to, &[("r", SubscriptionOptions::new(Q0))], 0);
+        slow(&mut w, false);
+        let is_it = |got: &Got| matches!(got, Got::Publish(message) if message.text() == "kept");
+        assert_eq!(w.got(to).iter().filter(|got| is_it(got)).count(), 1, "{shards} shards");
+    }
+}
