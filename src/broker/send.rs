@@ -159,23 +159,16 @@ pub(super) fn packet_size(version: Version, publication: &Publication<'_>, ids: 
 fn use_alias<'a>(head: &mut PublishHead<'a>, extra: &mut Extra, topic: &'a str, version: Version) {
     let maximum = extra.maximum_packet_size as usize;
     let Some(aliases) = &mut extra.outbound_aliases else { return };
-    match aliases.lookup(topic) {
-        AliasUse::Full => {}
-        AliasUse::Known(alias) => {
-            head.topic = "";
-            head.topic_alias = Some(alias);
-            // It may be longer than the topic. [MQTT-3.1.2-24]
-            if head.packet_size(version) > maximum {
-                (head.topic, head.topic_alias) = (topic, None);
-            }
-        }
-        AliasUse::Sets(alias) => {
-            head.topic_alias = Some(alias);
-            if head.packet_size(version) > maximum {
-                head.topic_alias = None;
-            } else {
-                aliases.set(topic, alias);
-            }
-        }
+    let (name, alias, is_new) = match aliases.lookup(topic) {
+        AliasUse::Full => return,
+        AliasUse::Known(alias) => ("", alias, false),
+        AliasUse::Sets(alias) => (topic, alias, true),
+    };
+    (head.topic, head.topic_alias) = (name, Some(alias));
+    // A known one, too, may take more than a short topic. [MQTT-3.1.2-24]
+    if head.packet_size(version) > maximum {
+        (head.topic, head.topic_alias) = (topic, None);
+    } else if is_new {
+        aliases.set(topic, alias);
     }
 }
