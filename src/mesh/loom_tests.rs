@@ -211,7 +211,7 @@ impl<'a, T: Send> Turns<'a, T> {
 
 /// As `send_mail` asks of a broker that is starved.
 fn has_credit<T: Send>(end: &Endpoint<T>, mut to: std::ops::Range<usize>) -> bool {
-    to.all(|to| end.credit(to) > 0 || end.await_credit(to))
+    to.all(|to| end.has_ample_credit(to) || end.await_credit(to))
 }
 
 /// Batches that come while the shard ends its turn, falls asleep or wakes up.
