@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Attacks the broker in every way that a malicious or broken client has, at the size of a fleet, and
 # prints what its well-behaved neighbours noticed: latencies before and during each attack, messages
-# lost, the broker's CPU and memory. Fails if they lost anything, if their
-# p99 during an attack is above its bound (adversaries.py, P99_BOUND), or an attack did what it should
-# not.
+# lost, the broker's CPU and memory. Fails if they lost anything, if their p99 during an attack is above
+# its bound (adversaries.py, P99_BOUND), or an attack did what it should not.
 #
 #   scripts/adversaries.sh                     the whole run: about six minutes
 #   scripts/adversaries.sh --save              and keep the tables under docs/perf/

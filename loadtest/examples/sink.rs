@@ -68,6 +68,13 @@ impl Connection {
     fn new(stream: TcpStream) -> Self {
         Self { stream, unread: Vec::new(), out: Vec::new(), packet_id: 0, is_dirty: false }
     }
+
+    /// It is to be written to at the end of the turn, once.
+    fn mark(&mut self, number: usize, dirty: &mut Vec<usize>) {
+        if !mem::replace(&mut self.is_dirty, true) {
+            dirty.push(number);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -84,9 +91,9 @@ impl Sink {
     /// Reads until there is nothing more.
     fn on_ready(&mut self, number: usize, buffer: &mut [u8]) {
         loop {
-            let Some(connection) = self.connections[number].as_mut() else { return };
-            if !connection.out.is_empty() && !mem::replace(&mut connection.is_dirty, true) {
-                self.dirty.push(number);
+            let Some(connection) = &mut self.connections[number] else { return };
+            if !connection.out.is_empty() {
+                connection.mark(number, &mut self.dirty);
             }
             let read = match connection.stream.read(buffer) {
                 Ok(read) if read > 0 => read,
@@ -166,9 +173,7 @@ impl Sink {
                     connection.out[start + id_at..start + id_at + 2]
                         .copy_from_slice(&connection.packet_id.to_be_bytes());
                 }
-                if !mem::replace(&mut connection.is_dirty, true) {
-                    self.dirty.push(to);
-                }
+                connection.mark(to, &mut self.dirty);
             }
         }
     }
@@ -176,9 +181,7 @@ impl Sink {
     fn send(&mut self, to: usize, bytes: &[u8]) {
         let Some(connection) = &mut self.connections[to] else { return };
         connection.out.extend_from_slice(bytes);
-        if !mem::replace(&mut connection.is_dirty, true) {
-            self.dirty.push(to);
-        }
+        connection.mark(to, &mut self.dirty);
     }
 
     /// Writes what there is to write; what a socket does not take waits until it is ready.
