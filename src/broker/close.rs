@@ -38,9 +38,9 @@ impl Broker {
             return Ok(());
         };
         if let Some(interval) = disconnect.session_expiry_interval {
-            // A session that was to end with the connection cannot be kept after all:
-            // MQTT 5.0 section 3.14.2.2.2.
-            if client.expiry_interval == 0 && interval != 0 {
+            // A session that was to end with the connection, as CONNECT had it, cannot be kept after
+            // all: MQTT 5.0 section 3.14.2.2.2.
+            if !connection.asked_to_stay && interval != 0 {
                 return Err(ReasonCode::ProtocolError);
             }
             client.expiry_interval = interval.min(self.config.max_session_expiry);

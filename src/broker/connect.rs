@@ -239,6 +239,7 @@ impl Broker {
             _ => connect.keep_alive,
         };
         let properties = &connect.properties;
+        connection.asked_to_stay = properties.session_expiry_interval.is_some_and(|i| i > 0);
         if let Some(maximum) = properties.receive_maximum {
             connection.extra().receive_maximum = maximum;
         }

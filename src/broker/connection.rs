@@ -55,6 +55,8 @@ pub struct Connection {
     pub starved: bool,
     /// Whether the outbox is to be followed by the end of the stream.
     pub finishing: bool,
+    /// Whether CONNECT asked for a session that outlives the connection, whatever was granted.
+    pub asked_to_stay: bool,
 }
 
 /// The parts of a connection that most do not need.
@@ -120,6 +122,7 @@ impl Connection {
             paused: false,
             starved: false,
             finishing: false,
+            asked_to_stay: false,
         }
     }
 

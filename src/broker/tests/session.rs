@@ -191,6 +191,26 @@ fn disconnect_changes_the_expiry_interval_but_not_from_zero() {
     w.end();
 }
 
+/// What CONNECT said decides, not what the broker made of it: MQTT 5.0 section 3.14.2.2.2.
+#[test]
+fn disconnect_may_ask_for_more_than_the_broker_grants_if_connect_did() {
+    let go = Packet::Disconnect(Disconnect { session_expiry_interval: Some(5), ..<_>::default() });
+    let mut w = World::with(1, |c| c.max_session_expiry = 0);
+    let c = w.connected(&staying(Version::V5, "c"));
+    w.send(c, &go);
+    assert_eq!(w.got(c), []);
+    assert_eq!((w.closed(CloseReason::Disconnect), w.totals().sessions), (1, 0));
+    let mut zero = staying(Version::V5, "c");
+    for interval in [Some(0), None] {
+        zero.properties.session_expiry_interval = interval;
+        let c = w.connected(&zero);
+        w.send(c, &go);
+        assert_eq!(w.got(c), [Got::Disconnect(ReasonCode::ProtocolError)]);
+    }
+    assert_eq!(w.closed(CloseReason::ProtocolError), 2);
+    w.end();
+}
+
 /// Shows: MQTT311-4.1.0-2
 #[test]
 fn a_session_lasts_as_long_as_its_connection_whatever_the_longest_expiry_is() {
