@@ -265,10 +265,10 @@ impl Broker {
         unsubscribe: &Unsubscribe<'_>,
     ) -> Result<(), ReasonCode> {
         let Some(connection) = self.clients.connections.get(key.index()) else { return Ok(()) };
-        let session = connection.session;
+        let (session, version) = (connection.session, connection.version);
         let number = self.stored_number(session);
         let unsubscribed = unsubscribe.filters.iter().map(|filter| {
-            let reason = self.unsubscribe(session, filter);
+            let reason = self.unsubscribe(session, filter, version);
             if number != 0 && reason == ReasonCode::Success {
                 let filter = filter.into();
                 self.clients.journal.push(Change::DropSubscription { session: number, filter });
@@ -276,6 +276,9 @@ impl Broker {
             reason
         });
         let reasons: Vec<_> = unsubscribed.collect();
+        if reasons.contains(&ReasonCode::ProtocolError) {
+            return Err(ReasonCode::ProtocolError);
+        }
         if number != 0 {
             // Also what was unsubscribed a moment ago may come back, as long as it is not durable.
             self.clients.hold(key);
@@ -291,9 +294,9 @@ impl Broker {
         Ok(())
     }
 
-    fn unsubscribe(&mut self, session: SessionKey, filter: &str) -> ReasonCode {
-        if topics::validate_topic_filter(filter, usize::MAX).is_err() {
-            return ReasonCode::TopicFilterInvalid;
+    fn unsubscribe(&mut self, session: SessionKey, filter: &str, version: Version) -> ReasonCode {
+        if let Err(error) = topics::validate_topic_filter(filter, usize::MAX) {
+            return invalid_filter(error, version);
         }
         let hash = match topics::parse_shared(filter) {
             Ok(Some((share, filter))) => self.group_hash(share, filter),

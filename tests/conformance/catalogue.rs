@@ -17,8 +17,8 @@ const CHOICES: &str = "
 
 - A SUBSCRIBE of MQTT 5.0 with a wildcard in the wrong place, or with a shared filter that lacks its
   share name or the filter behind it, fails for that filter alone, with 0x8F in SUBACK: 4.13.1 leaves
-  open how strictly packets are checked. MQTT 3.1.1 does not (4.8.0-1): the connection ends. A topic
-  name with a wildcard ends it in all versions, in 5.0 with 0x90.
+  open how strictly packets are checked. MQTT 3.1.1 does not (4.8.0-1): the connection ends. The same
+  holds for UNSUBSCRIBE. A topic name with a wildcard ends it in all versions, in 5.0 with 0x90.
 - One copy of a message goes to a session, however many of its subscriptions match. What comes
   through a shared subscription is a copy of its own.
 - No Local does not hold back a retained message that the client itself has published before:

@@ -1,7 +1,7 @@
 //! Subscriptions: overlapping ones, options, caps, and the answers to them.
 
 use super::{peer::Got, world::*};
-use crate::codec::*;
+use crate::{codec::*, stats::CloseReason};
 
 fn options(qos: QoS) -> SubscriptionOptions {
     SubscriptionOptions::new(qos)
@@ -222,6 +222,32 @@ fn a_wildcard_filter_may_not_be_too_deep_to_be_found_by_hash() {
 }
 
 /// Filters of as many shapes as asked for.
+/// MQTT 3.1.1, 4.7.1 and 4.8: a violation of the protocol. MQTT 5 has a reason code for it.
+#[test]
+fn an_unsubscribe_with_an_invalid_filter_ends_the_connection_before_mqtt_5() {
+    let invalid = ["a/#/b", "#/", "a#", "+a/b"];
+    for (version, filter) in
+        [Version::V3_1, Version::V3_1_1].iter().flat_map(|v| invalid.map(|filter| (*v, filter)))
+    {
+        let mut w = World::new(1);
+        let c = w.connect(version, "c");
+        w.unsubscribe(c, filter);
+        assert_eq!(w.got(c), [], "{version:?} {filter}");
+        assert!(w.is_closed(c));
+        assert_eq!(w.closed(CloseReason::ProtocolError), 1);
+        w.end();
+    }
+    let mut w = World::new(1);
+    let c = w.connect(Version::V5, "c");
+    for filter in invalid {
+        w.unsubscribe(c, filter);
+        let got = w.got(c);
+        let reasons = [ReasonCode::TopicFilterInvalid];
+        assert!(matches!(&got[..], [Got::Unsuback(_, r)] if *r == reasons), "{filter}: {got:?}");
+    }
+    w.end();
+}
+
 fn shapes(count: u32) -> Vec<String> {
     let level = |shape: u32, at: u32| if shape >> at & 1 == 1 { "+" } else { "a" };
     let filter = |shape: u32| (0..8).map(|at| level(shape, at)).collect::<Vec<_>>().join("/");
