@@ -156,7 +156,8 @@ pub const PACKET_SIZE_CEILING: u32 = 268_435_455 + 5;
 pub const MAX_PACKET_SIZE: u32 = MIB as u32;
 
 /// QoS 1 and 2 messages that an MQTT 5 client may have unacknowledged (`--receive-maximum`,
-/// announced as Receive Maximum).
+/// announced as Receive Maximum). More of QoS 2 end the connection. A message of QoS 1 is over when
+/// its PUBACK is in the outbox, so that [`MAX_OUTBOX_BYTES`] bounds those that wait there for the store.
 pub const RECEIVE_MAXIMUM: u16 = 100;
 
 /// Characters of the client id of an MQTT 3.1 client, by that specification

@@ -163,8 +163,9 @@ impl Client {
 
     /// The packet id of a QoS 2 message from the client is free again; false if it was not in use.
     pub fn release(&mut self, packet_id: PacketId) -> bool {
-        let known = self.incoming.as_mut().is_some_and(|incoming| incoming.release(packet_id));
-        if self.incoming.as_ref().is_some_and(|incoming| incoming.is_empty()) {
+        let incoming = self.incoming.get_or_insert_default();
+        let known = incoming.release(packet_id);
+        if incoming.is_empty() {
             self.incoming = None;
         }
         known

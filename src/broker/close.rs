@@ -162,6 +162,9 @@ impl Broker {
         }
         if let Some(incoming) = &mut client.incoming {
             incoming.connection_lost();
+            if incoming.is_empty() {
+                client.incoming = None;
+            }
         }
         if cause == CloseReason::ServerShutdown && client.number == 0 {
             // Everybody leaves at once, and nobody is left to be told.

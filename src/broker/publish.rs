@@ -113,6 +113,12 @@ impl Broker {
             let incoming = client.incoming.get_or_insert_default();
             match incoming.publish(packet_id, maximum.into()) {
                 Received::New => {}
+                Received::Duplicate
+                    if version == Version::V5
+                        && !incoming.came_again(packet_id, maximum.into()) =>
+                {
+                    return Err(ReasonCode::ReceiveMaximumExceeded);
+                }
                 Received::Duplicate => {
                     // What it was received as the first time may not be durable yet.
                     self.clients.hold(key);

@@ -171,7 +171,8 @@ pub(super) struct Flags {
     pub max_packet_size: Size,
 
     /// QoS 1 and 2 messages that an MQTT 5 client may have unacknowledged; announced as Receive
-    /// Maximum
+    /// Maximum. More of QoS 2 end the connection (0x93 Receive Maximum exceeded); who sends more of
+    /// QoS 1 is not read from once the PUBACKs that wait for the store fill --max-outbox-bytes
     #[arg(long, value_name = "MESSAGES", help_heading = PROTOCOL,
         default_value_t = limits::RECEIVE_MAXIMUM, value_parser = value_parser!(u16).range(1..))]
     pub receive_maximum: u16,

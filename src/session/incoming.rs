@@ -12,6 +12,9 @@ pub struct Incoming {
     unreleased: Vec<Unreleased>,
     /// How many of them came on the present connection.
     counted: usize,
+    /// How many PUBCOMPs were sent on it for what did not come on it. The client may count each of
+    /// them as one more that it may send: MQTT 5.0 section 4.9 has it do so.
+    given_back: usize,
 }
 
 #[derive(Debug)]
@@ -40,7 +43,7 @@ impl Incoming {
     pub fn publish(&mut self, packet_id: PacketId, maximum: usize) -> Received {
         match self.position(packet_id) {
             Ok(_) => Received::Duplicate,
-            Err(_) if self.counted >= maximum => Received::TooMany,
+            Err(_) if self.is_used_up(maximum) => Received::TooMany,
             Err(_) if self.unreleased.len() >= maximum.saturating_mul(2) => Received::TooMany,
             Err(at) => {
                 self.unreleased.insert(at, Unreleased { packet_id, counted: true });
@@ -48,6 +51,25 @@ impl Incoming {
                 Received::New
             }
         }
+    }
+
+    /// A QoS 2 PUBLISH came in that is a [`Received::Duplicate`]: if it has not come on the present
+    /// connection before, it uses up the quota of that as others do. False if there is none left.
+    pub fn came_again(&mut self, packet_id: PacketId, maximum: usize) -> bool {
+        let is_used_up = self.is_used_up(maximum);
+        let at = self.position(packet_id);
+        let Some(entry) = at.ok().and_then(|at| self.unreleased.get_mut(at)) else { return true };
+        if entry.counted {
+            return true;
+        }
+        entry.counted = !is_used_up;
+        self.counted += usize::from(!is_used_up);
+        !is_used_up
+    }
+
+    /// Whether the client has sent all that it may send before it gets an answer.
+    fn is_used_up(&self, maximum: usize) -> bool {
+        self.counted >= maximum.saturating_add(self.given_back)
     }
 
     /// A store has kept that the message of this packet id is unreleased.
@@ -58,11 +80,14 @@ impl Incoming {
     }
 
     /// A PUBREL came in, or the PUBLISH was refused: the id is free again. False if it was not in
-    /// use.
+    /// use. Either is answered.
     pub fn release(&mut self, packet_id: PacketId) -> bool {
-        let Ok(at) = self.position(packet_id) else { return false };
-        self.counted -= usize::from(self.unreleased.remove(at).counted);
-        true
+        let released = self.position(packet_id).map(|at| self.unreleased.remove(at));
+        match released.as_ref().is_ok_and(|entry| entry.counted) {
+            true => self.counted -= 1,
+            false => self.given_back += 1,
+        }
+        released.is_ok()
     }
 
     /// Whether the message of this packet id was received and not released.
@@ -73,16 +98,16 @@ impl Incoming {
     /// The connection is gone: what is unreleased counts no more against the next one.
     pub fn connection_lost(&mut self) {
         self.unreleased.iter_mut().for_each(|entry| entry.counted = false);
-        self.counted = 0;
+        (self.counted, self.given_back) = (0, 0);
     }
 
     fn position(&self, packet_id: PacketId) -> Result<usize, usize> {
         self.unreleased.binary_search_by_key(&packet_id, |entry| entry.packet_id)
     }
 
-    /// Whether nothing is unreleased: the state can be freed.
+    /// Whether there is nothing to remember: the state can be freed.
     pub fn is_empty(&self) -> bool {
-        self.unreleased.is_empty()
+        self.unreleased.is_empty() && self.given_back == 0
     }
 }
 
@@ -102,7 +127,6 @@ mod tests {
         assert_eq!(incoming.publish(id(7), 2), Received::Duplicate);
         assert!(incoming.release(id(7)));
         assert!(!incoming.release(id(7)));
-        assert!(incoming.is_empty());
         assert_eq!(incoming.publish(id(7), 2), Received::New);
     }
 
@@ -125,11 +149,36 @@ mod tests {
         assert_eq!(incoming.publish(id(3), 2), Received::New);
         assert!(incoming.release(id(1)));
         assert_eq!(incoming.publish(id(4), 2), Received::New);
-        assert_eq!(incoming.publish(id(5), 2), Received::TooMany);
+        assert_eq!(incoming.publish(id(5), 2), Received::New, "the client was given one back");
+        assert_eq!(incoming.publish(id(6), 2), Received::TooMany);
         assert!(incoming.release(id(3)));
-        assert_eq!(incoming.publish(id(5), 2), Received::New);
         incoming.connection_lost();
         assert_eq!(incoming.publish(id(6), 2), Received::New);
         assert_eq!(incoming.publish(id(7), 2), Received::TooMany, "four altogether");
+    }
+
+    #[test]
+    fn what_comes_again_on_another_connection_uses_up_its_quota() {
+        let mut incoming = Incoming::default();
+        (1..=3).for_each(|n| incoming.restore(id(n)));
+        assert!(incoming.came_again(id(1), 2) && incoming.came_again(id(1), 2));
+        assert!(incoming.came_again(id(3), 2));
+        assert!(!incoming.came_again(id(2), 2));
+        assert_eq!(incoming.publish(id(4), 2), Received::TooMany);
+        assert!(incoming.release(id(1)));
+        assert!(incoming.came_again(id(2), 2));
+        assert_eq!(incoming.publish(id(4), 2), Received::TooMany);
+    }
+
+    #[test]
+    fn what_was_given_back_is_remembered_as_long_as_the_connection_lasts() {
+        let mut incoming = Incoming::default();
+        assert!(!incoming.release(id(1)));
+        assert!(!incoming.is_empty());
+        (1..=3).for_each(|n| assert_eq!(incoming.publish(id(n), 2), Received::New));
+        assert_eq!(incoming.publish(id(4), 2), Received::TooMany);
+        (1..=3).for_each(|n| assert!(incoming.release(id(n))));
+        incoming.connection_lost();
+        assert!(incoming.is_empty());
     }
 }

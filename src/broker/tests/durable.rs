@@ -62,6 +62,26 @@ fn a_message_is_acknowledged_when_it_is_kept_on_whatever_shard() {
     }
 }
 
+/// What a client has unacknowledged with QoS 1 is bounded by the outbox that its PUBACKs wait in.
+#[test]
+fn whoever_goes_on_while_its_pubacks_wait_for_the_store_is_not_read_from_at_last() {
+    for shards in SHARDS {
+        let mut w = World::durable_with(shards, |c| c.max_outbox_bytes = 400);
+        absent_subscriber(&mut w, "subscriber", "t", Q1);
+        let publisher = w.connect(Version::V5, "publisher");
+        slow(&mut w, true);
+        for _ in 0..300 {
+            w.publish(publisher, "t", b"x", Q1);
+        }
+        assert_eq!(w.totals().publish_received, 100, "{shards} shards");
+        assert!(w.peers[publisher].paused && !w.peers[publisher].unread.is_empty());
+        assert!(acks(&mut w, publisher).is_empty());
+        slow(&mut w, false);
+        assert_eq!(acks(&mut w, publisher).len(), 300);
+        assert!(!w.peers[publisher].paused);
+    }
+}
+
 /// The same with everything acknowledged, for there is no copy of a world.
 fn w_again(shards: usize, id: &str) -> World {
     let mut w = World::durable_with(shards, |_| ());

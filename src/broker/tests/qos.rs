@@ -141,6 +141,90 @@ fn more_unreleased_messages_than_the_receive_maximum_end_the_connection() {
     }
 }
 
+/// A QoS 2 message with this packet id; `dup` if it was sent before.
+fn exactly_once(id: u16, dup: bool) -> Packet<'static> {
+    let packet_id = PacketId::new(id);
+    Packet::Publish(Publish { dup, qos: Q2, topic: "a", packet_id, ..Publish::default() })
+}
+
+/// A client with a session that stays, which has sent two QoS 2 messages on an earlier connection.
+fn back_with_two_unreleased(w: &mut World, version: Version) -> C {
+    let c = w.connected(&staying(version, "c"));
+    w.peers[c].acknowledges = false;
+    w.send(c, &exactly_once(1, false));
+    w.send(c, &exactly_once(2, false));
+    w.cut(c);
+    let c = w.connected(&staying(version, "c"));
+    w.peers[c].acknowledges = false;
+    c
+}
+
+/// MQTT 5.0 section 4.9: the quota begins anew, and each PUBLISH takes one of it.
+#[test]
+fn what_is_sent_again_on_a_new_connection_takes_of_its_receive_maximum() {
+    let exceeded = Got::Disconnect(ReasonCode::ReceiveMaximumExceeded);
+    let mut w = World::with(1, |c| (c.receive_maximum, c.max_awaiting_rel) = (2, 2));
+    let c = back_with_two_unreleased(&mut w, Version::V5);
+    w.send(c, &exactly_once(1, true));
+    w.send(c, &exactly_once(3, false));
+    // What came on this connection already takes no more.
+    w.send(c, &exactly_once(1, true));
+    assert!(!w.is_closed(c));
+    w.send(c, &exactly_once(2, true));
+    assert_eq!(w.got(c).pop(), Some(exceeded.clone()));
+    w.end();
+
+    let mut w = World::with(1, |c| (c.receive_maximum, c.max_awaiting_rel) = (2, 2));
+    let c = back_with_two_unreleased(&mut w, Version::V5);
+    w.send(c, &exactly_once(1, true));
+    w.send(c, &exactly_once(2, true));
+    w.ack(c, AckKind::Pubrel, 1);
+    w.send(c, &exactly_once(3, false));
+    assert!(!w.is_closed(c));
+    w.send(c, &exactly_once(4, false));
+    assert_eq!(w.got(c).pop(), Some(exceeded));
+    w.end();
+
+    // Clients before MQTT 5 know no quota: what they send again is not held against them.
+    let mut w = World::with(1, |c| (c.receive_maximum, c.max_awaiting_rel) = (2, 2));
+    let c = back_with_two_unreleased(&mut w, Version::V3_1_1);
+    w.send(c, &exactly_once(3, false));
+    w.send(c, &exactly_once(4, false));
+    for id in 1..=4 {
+        w.send(c, &exactly_once(id, true));
+    }
+    assert!(!w.is_closed(c));
+    w.end();
+}
+
+/// MQTT 5.0 section 4.9: every PUBCOMP gives the client one of its quota back, also one for what it
+/// had sent on an earlier connection, and also one that says that there was no such message.
+#[test]
+fn a_client_that_counts_every_pubcomp_keeps_to_the_receive_maximum() {
+    for already_released in [false, true] {
+        let mut w = World::with(1, |c| (c.receive_maximum, c.max_awaiting_rel) = (2, 2));
+        let mut c = back_with_two_unreleased(&mut w, Version::V5);
+        if already_released {
+            // The PUBCOMPs are lost.
+            w.ack(c, AckKind::Pubrel, 1);
+            w.ack(c, AckKind::Pubrel, 2);
+            w.cut(c);
+            c = w.connected(&staying(Version::V5, "c"));
+            w.peers[c].acknowledges = false;
+        }
+        w.ack(c, AckKind::Pubrel, 1);
+        w.ack(c, AckKind::Pubrel, 2);
+        // They are on their way before the PUBCOMPs have come, and with those there are two more.
+        for id in 3..=6 {
+            w.send(c, &exactly_once(id, false));
+            assert!(!w.is_closed(c), "{id} {already_released}");
+        }
+        w.send(c, &exactly_once(7, false));
+        assert_eq!(w.got(c).pop(), Some(Got::Disconnect(ReasonCode::ReceiveMaximumExceeded)));
+        w.end();
+    }
+}
+
 #[test]
 fn the_window_towards_a_client_is_the_smaller_of_both() {
     for (version, theirs, window) in
