@@ -120,8 +120,9 @@ pub const WORK_OF_A_LOOK: usize = 8;
 pub const ENCODED_PER_TURN: usize = 256 << 10;
 
 /// Messages on their way from one shard to another (`--mesh-credit`, per ordered pair of shards).
-/// Publishers that feed the pair are not read from once three quarters are used up. When all are,
-/// QoS 0 is dropped and counted.
+/// Publishers that feed the pair are not read from after a message once three quarters are used up,
+/// and when all are, before one is taken. What nobody can be made to wait with is then dropped and
+/// counted, if it has QoS 0.
 pub const MESH_CREDIT: u32 = 8_192;
 
 /// Wildcard shapes (which levels of a filter are wildcards) that are routed precisely

@@ -9,7 +9,7 @@ use super::{
     explain::explanation,
     journal::Deferred,
     keep::Keeping,
-    publish::Origin,
+    publish::{Origin, Routed},
     receive::tenths,
 };
 use crate::{
@@ -334,12 +334,13 @@ impl Broker {
         let view = will.message.view();
         let expires_at = expiry(will.expiry_interval, self.now.monotonic);
         self.stats.wills_published.add(1);
-        self.route(origin, &mut Encoding::new(Publication { expires_at, ..view }));
+        let publication = Publication { expires_at, ..view };
+        self.route(origin, &mut Encoding::new(publication), Routed::default());
     }
 
     /// Publishes a message of the broker's own.
     pub(super) fn publish_own(&mut self, publication: Publication<'_>) {
-        self.route(None, &mut Encoding::new(publication));
+        self.route(None, &mut Encoding::new(publication), Routed::default());
     }
 
     /// The broker stops: MQTT 5 clients are told, nobody is let in any more. What waits for slow

@@ -161,6 +161,8 @@ pub struct RetainedAnswer {
 #[derive(Debug)]
 pub struct Mail {
     outgoing: Vec<Outgoing>,
+    /// The shards that are without credit.
+    spent: ShardSet,
 }
 
 /// What a shard may still send to another one.
@@ -169,7 +171,8 @@ pub(super) enum Credit {
     Ample,
     /// A message is sent, and whoever published it is not read from until there is more.
     Reserve,
-    /// The same, but QoS 0 messages are dropped.
+    /// Who publishes has to wait before the message is taken. What nobody can be made to wait with is
+    /// sent, but for QoS 0 messages, which are dropped.
     Spent,
 }
 
@@ -184,6 +187,13 @@ struct Outgoing {
     cost: u32,
     credit: u32,
     reserve: u32,
+}
+
+impl Outgoing {
+    /// The credit that is left when what is staged is sent.
+    fn left(&self) -> u32 {
+        self.credit.saturating_sub(self.cost)
+    }
 }
 
 /// A message on its way to the shard that is to retain it.
@@ -215,7 +225,9 @@ struct Last {
 impl Mail {
     /// No mail for `shards` shards, and no credit.
     pub fn new(shards: usize) -> Self {
-        Self { outgoing: (0..shards).map(|_| Outgoing::default()).collect() }
+        let mut spent = ShardSet::EMPTY;
+        (0..shards).for_each(|shard| _ = spent.insert(ShardId(shard as u16)));
+        Self { outgoing: (0..shards).map(|_| Outgoing::default()).collect(), spent }
     }
 
     /// How many more data items the reactor may pass to `to`, and how many of them are the reserve
@@ -223,13 +235,22 @@ impl Mail {
     pub fn set_credit(&mut self, to: ShardId, credit: u32, reserve: u32) {
         if let Some(outgoing) = self.outgoing.get_mut(usize::from(to.0)) {
             (outgoing.credit, outgoing.reserve) = (credit, reserve);
+            match outgoing.left() {
+                0 => self.spent.insert(to),
+                _ => self.spent.remove(to),
+            };
         }
+    }
+
+    /// The shards that take no more data items without credit for them.
+    pub(super) fn spent(&self) -> ShardSet {
+        self.spent
     }
 
     /// What is left for data items for `to`, those that are staged taken off.
     pub(super) fn credit(&self, to: ShardId) -> Credit {
         let Some(outgoing) = self.outgoing.get(usize::from(to.0)) else { return Credit::Spent };
-        match outgoing.credit.saturating_sub(outgoing.cost) {
+        match outgoing.left() {
             0 => Credit::Spent,
             left if left <= outgoing.reserve => Credit::Reserve,
             _ => Credit::Ample,
@@ -239,7 +260,12 @@ impl Mail {
     /// Stages an item for `to`.
     pub fn push(&mut self, to: ShardId, item: ShardMessage) {
         if let Some(outgoing) = self.outgoing.get_mut(usize::from(to.0)) {
-            outgoing.cost += u32::from(item.is_data());
+            if item.is_data() {
+                outgoing.cost += 1;
+                if outgoing.left() == 0 {
+                    self.spent.insert(to);
+                }
+            }
             outgoing.items.push(item);
         }
     }
@@ -252,6 +278,9 @@ impl Mail {
     ) -> Option<NonZeroU64> {
         let outgoing = self.outgoing.get_mut(usize::from(owner.0))?;
         outgoing.cost += 1;
+        if outgoing.left() == 0 {
+            self.spent.insert(owner);
+        }
         outgoing.retained_count += 1;
         let number = NonZeroU64::new(outgoing.retained_count)?;
         outgoing.retained.push(Retaining { message, number, seen: ShardSet::default() });

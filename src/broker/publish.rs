@@ -13,7 +13,7 @@ use crate::{
     limits,
     session::{Publication, Received, expiry, forwarded},
     stats::DropReason,
-    topics::{self, ShardId},
+    topics::{self, ShardId, ShardSet},
 };
 
 /// A subscription that matches, while several are merged.
@@ -40,6 +40,9 @@ pub(super) struct Routed {
     pub matched: bool,
     /// A shard that wants it is behind: its publisher is to slow down.
     pub congested: bool,
+    /// Its publisher has waited until there was credit for it: it is sent, also where it is the second
+    /// one of its copies that finds none left.
+    admitted: bool,
 }
 
 /// The options of a subscription as the indexes keep them.
@@ -48,6 +51,53 @@ pub(super) fn options_of(packed: u8) -> SubscriptionOptions {
 }
 
 impl Broker {
+    /// Whether a PUBLISH is to be left where it is for now, since a shard that is to have it takes no
+    /// more: its publisher is not read from until that has caught up. So it does not matter how many
+    /// publish at once.
+    pub(super) fn has_to_wait(&mut self, key: ConnectionKey, publish: &Publish<'_>) -> bool {
+        let spent = self.mail.spent();
+        if spent.is_empty() || !self.is_wanted_by(spent, key, publish) {
+            return false;
+        }
+        self.starve(key);
+        true
+    }
+
+    /// Whether any of these shards, this one apart, is to have a message, as far as is known here.
+    fn is_wanted_by(
+        &mut self,
+        mut shards: ShardSet,
+        key: ConnectionKey,
+        publish: &Publish<'_>,
+    ) -> bool {
+        shards.remove(self.id);
+        let connection = self.clients.connections.get(key.index());
+        let aliases = connection.and_then(|c| c.extra.as_ref()).map(|extra| &extra.inbound_aliases);
+        let topic = match (publish.topic, publish.properties.topic_alias) {
+            ("", Some(alias)) => aliases.and_then(|aliases| aliases.known(alias)).unwrap_or(""),
+            (topic, _) => topic,
+        };
+        if shards.is_empty()
+            || topics::validate_topic_name(topic, self.config.max_topic_levels).is_err()
+        {
+            return false;
+        }
+        let owner = self.shared.retained_owner(topic);
+        if publish.retain && self.config.retain_available && shards.contains(owner)
+            || !self.shared.routes.shards_for(topic).intersection(shards).is_empty()
+        {
+            return true;
+        }
+        if self.shared.groups.is_empty() {
+            return false;
+        }
+        let mut groups = std::mem::take(&mut self.group_routes);
+        self.shared.groups.matching(topic, &mut groups);
+        let is_wanted = groups.drain(..).any(|group| group.has_members_on(shards));
+        self.group_routes = groups;
+        is_wanted
+    }
+
     /// A PUBLISH from a client.
     pub(super) fn on_publish(
         &mut self,
@@ -209,7 +259,8 @@ impl Broker {
             expires_at: expiry(properties.message_expiry_interval, self.now.monotonic),
         };
         let origin = Some(Origin { session, hash });
-        let routed = self.route(origin, &mut Encoding::new(publication));
+        let admitted = Routed { admitted: true, ..Routed::default() };
+        let routed = self.route(origin, &mut Encoding::new(publication), admitted);
         self.forwarded = buffer;
         if routed.congested {
             self.starve(key);
@@ -239,9 +290,13 @@ impl Broker {
     }
 
     /// Sends a message wherever it is wanted, and retains it if it asks for that.
-    pub(super) fn route(&mut self, origin: Option<Origin>, encoding: &mut Encoding<'_>) -> Routed {
+    pub(super) fn route(
+        &mut self,
+        origin: Option<Origin>,
+        encoding: &mut Encoding<'_>,
+        mut routed: Routed,
+    ) -> Routed {
         self.clients.relieve();
-        let mut routed = Routed::default();
         if encoding.publication.retain && self.config.retain_available {
             self.retain(encoding, &mut routed);
         }
@@ -280,12 +335,13 @@ impl Broker {
         }
     }
 
-    /// Whether a message goes to another shard: one of QoS 0 does not without credit, which is
-    /// counted. Notes whether its publisher is to wait.
+    /// Whether a message goes to another shard: one of QoS 0 that nobody was made to wait with does
+    /// not without credit, which is counted. Notes whether its publisher is to wait.
     pub(super) fn may_send(&self, to: ShardId, qos: QoS, routed: &mut Routed) -> bool {
         let credit = self.mail.credit(to);
         routed.congested |= credit != Credit::Ample;
-        let is_dropped = credit == Credit::Spent && qos == QoS::AtMostOnce;
+        let is_spent = credit == Credit::Spent && !routed.admitted;
+        let is_dropped = is_spent && qos == QoS::AtMostOnce;
         self.stats.publish_dropped.add(DropReason::NoCredit, is_dropped.into());
         !is_dropped
     }

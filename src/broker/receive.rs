@@ -72,7 +72,11 @@ impl Broker {
                 },
                 // What nearly all packets are, past the large type that holds any.
                 (State::Connected, Some(PacketType::Publish)) => {
-                    Publish::decode(&frame, version).map(|publish| self.on_publish(key, &publish))
+                    let publish = Publish::decode(&frame, version);
+                    if publish.as_ref().is_ok_and(|publish| self.has_to_wait(key, publish)) {
+                        return NextStep::Pause;
+                    }
+                    publish.map(|publish| self.on_publish(key, &publish))
                 }
                 _ => Packet::decode(&frame, version).map(|packet| self.on_packet(key, packet)),
             };

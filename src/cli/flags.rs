@@ -379,8 +379,9 @@ pub(super) struct Flags {
         value_parser = value_parser!(u32).range(1..=65_536))]
     pub packets_per_turn: u32,
 
-    /// Messages on their way from one shard to another. Publishers wait from three quarters of it
-    /// on; beyond it QoS 0 is dropped
+    /// Messages on their way from one shard to another. From three quarters of it on, publishers
+    /// wait after a message, and when it is used up before the next one is taken. Wills and the
+    /// broker's own messages cannot wait: beyond it those of QoS 0 are dropped
     #[arg(long, value_name = "MESSAGES", help_heading = SHARDS,
         default_value_t = limits::MESH_CREDIT,
         value_parser = value_parser!(u32).range(64..=1_048_576))]

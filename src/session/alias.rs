@@ -12,6 +12,11 @@ pub struct InboundAliases {
 }
 
 impl InboundAliases {
+    /// The topic name that an alias stands for.
+    pub fn known(&self, alias: u16) -> Option<&str> {
+        self.topics.get(usize::from(alias).checked_sub(1)?)?.as_deref()
+    }
+
     /// The topic name that a PUBLISH means by its topic field and alias; a non-empty topic sets
     /// the alias.
     ///

@@ -313,6 +313,12 @@ impl GroupRoute {
         self.counts().map(|(_, counts)| counts.online).sum()
     }
 
+    /// Whether any of these shards has a member.
+    #[must_use]
+    pub fn has_members_on(&self, shards: ShardSet) -> bool {
+        self.counts().any(|(shard, counts)| counts.members > 0 && shards.contains(shard))
+    }
+
     /// Chooses the shard, and there the member, that a message goes to. Members that are online
     /// come first; only when no shard outside `tried` has one, an offline one is chosen.
     ///

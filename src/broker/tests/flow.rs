@@ -14,25 +14,102 @@ fn across(w: &mut World, qos: QoS) -> (C, C) {
     (from, to)
 }
 
+/// However many publish: who finds no credit is not read from, and its message not taken.
 #[test]
-fn without_credit_qos_0_is_dropped_and_counted() {
-    let mut w = World::new(2);
-    w.credit = 3;
-    let (_, to) = across(&mut w, Q0);
+fn without_credit_no_publisher_loses_qos_0_however_many_there_are() {
+    for (retain, shared) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut w = World::new(2);
+        w.credit = 8;
+        let (_, to) = across(&mut w, Q0);
+        let topic = w.topic_on(1, "t");
+        w.subscribe(to, &topic, Q0);
+        if shared {
+            w.subscribe(to, &format!("$share/g/{topic}"), Q0);
+        }
+        let publishers: Vec<C> =
+            (0..30).map(|n| w.connect(Version::V5, &w.id_on(0, &format!("{n}-")))).collect();
+        w.delivers_mail = false;
+        for (n, from) in publishers.iter().enumerate() {
+            w.publish_with(*from, &topic, &[b'0' + n as u8], Q0, retain, <_>::default());
+        }
+        let waiting = publishers.iter().filter(|from| !w.peers[**from].unread.is_empty()).count();
+        assert!((22..28).contains(&waiting), "{waiting} messages are not taken");
+        assert_eq!(w.totals().publish_received, 30 - waiting as u64);
+        w.delivers_mail = true;
+        w.settle();
+        assert_eq!(w.dropped(DropReason::NoCredit), 0);
+        let copies = 1 + usize::from(shared);
+        let texts = w.texts(to);
+        let count = |text: &str| texts.iter().filter(|t| *t == text).count();
+        for n in 0..30 {
+            assert_eq!(count(&char::from(b'0' + n).to_string()), copies, "{n} {retain} {shared}");
+        }
+        assert!(publishers.iter().all(|from| !w.peers[*from].paused));
+        w.end();
+    }
+}
+
+/// Who publishes to others is not held up by a shard that is behind.
+#[test]
+fn who_publishes_elsewhere_does_not_wait_for_a_shard_without_credit() {
+    let mut w = World::new(3);
+    w.credit = 4;
+    across(&mut w, Q0);
+    let near = w.connect(Version::V5, &w.id_on(0, "near"));
+    let far = w.connect(Version::V5, &w.id_on(2, "far"));
+    w.subscribe(near, "near", Q0);
+    w.subscribe(far, "far", Q0);
     let publishers: Vec<C> =
-        (0..5).map(|n| w.connect(Version::V5, &w.id_on(0, &format!("{n}-")))).collect();
+        (0..6).map(|n| w.connect(Version::V5, &w.id_on(0, &format!("{n}-")))).collect();
     w.delivers_mail = false;
     for from in &publishers {
         w.publish(*from, "a", b"x", Q0);
     }
+    let other = w.connect(Version::V5, &w.id_on(0, "other"));
+    let alias = PublishProperties { topic_alias: Some(1), ..<_>::default() };
+    w.publish_with(other, "near", b"1", Q0, false, alias);
+    w.publish_with(other, "", b"2", Q1, false, alias);
+    w.publish_with(other, "far", b"3", Q2, false, <_>::default());
+    assert_eq!(w.texts(near), ["1", "2"]);
+    assert!(!w.peers[other].paused);
+    // A topic by its alias: it waits, and the alias is still set when it goes on.
+    w.publish_with(other, "a", b"4", Q0, false, alias);
+    w.publish_with(other, "", b"5", Q0, false, alias);
+    assert!(w.peers[other].paused);
+    w.delivers_mail = true;
+    w.settle();
+    assert_eq!(w.texts(far), ["3"]);
+    assert_eq!(w.totals().publish_dropped.total(), 0);
+    assert!(w.peers[other].unread.is_empty());
+    w.end();
+}
+
+/// Nobody can be made to wait with a will: without credit it is dropped, if it has QoS 0.
+#[test]
+fn without_credit_wills_of_qos_0_are_dropped_and_counted() {
+    let mut w = World::new(2);
+    w.credit = 3;
+    let (_, to) = across(&mut w, Q0);
+    let wills: Vec<C> = (0..5)
+        .map(|n| {
+            let id = w.id_on(0, &format!("{n}-"));
+            let mut connect = hello(Version::V5, &id);
+            connect.will = Some(Will {
+                topic: "a",
+                payload: b"x",
+                qos: Q0,
+                retain: false,
+                properties: <_>::default(),
+            });
+            w.connected(&connect)
+        })
+        .collect();
+    w.delivers_mail = false;
+    wills.iter().for_each(|c| w.cut(*c));
     assert_eq!(w.dropped(DropReason::NoCredit), 2);
-    assert!(publishers[3..].iter().all(|from| w.peers[*from].paused));
     w.delivers_mail = true;
     w.settle();
     assert_eq!(w.messages(to).len(), 3);
-    assert!(publishers.iter().all(|from| !w.peers[*from].paused));
-    w.publish(publishers[4], "a", b"x", Q0);
-    assert_eq!(w.messages(to).len(), 1);
     w.end();
 }
 
