@@ -26,8 +26,11 @@ const CHOICES: &str = "
 - Retained messages come behind SUBACK, but other packets may come in between.
 - Topic names have 128 levels at most (`--max-topic-levels`) and filters with wildcards 32. The
   specifications know no such limit (4.7.3); it bounds the work that one packet causes.
-- When the broker stops, wills are not published: this version keeps sessions in memory, and they
-  end with it.
+- When the broker stops, MQTT 5 clients are told so (0x8B). The wills of sessions that are kept in the
+  store are published, those without a delay at once, others when it has passed, after the next start
+  if need be. The wills of all others, of sessions that end with their connection and with
+  `--in-memory` of all, are dropped, for everybody leaves at once. 3.1.2.5 of MQTT 5.0 lets a server put
+  wills off until it is started again, not drop them, so in that the broker departs from it.
 ";
 
 #[test]

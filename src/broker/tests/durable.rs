@@ -385,18 +385,55 @@ fn a_full_queue_in_the_store_drops_its_oldest() {
     assert_eq!(w.texts(c), ["3", "4", "5"]);
 }
 
+/// A client that leaves its identifier as its will, after a delay in seconds.
+fn with_will(world: &mut World, connect: &Connect<'_>, delay: u32) -> C {
+    let properties = WillProperties { delay_interval: delay, ..<_>::default() };
+    let (topic, payload) = ("will/x", connect.client_id.as_bytes());
+    let will = Will { topic, payload, qos: Q1, retain: false, properties };
+    world.connected(&Connect { will: Some(will), ..*connect })
+}
+
+/// `docs/conformance.md` says this of wills.
+#[test]
+fn a_broker_that_stops_publishes_the_wills_of_kept_sessions_and_no_others() {
+    for shards in SHARDS {
+        for durable in [true, false] {
+            let mut w = if durable { World::durable(shards) } else { World::new(shards) };
+            absent_subscriber(&mut w, "s", "will/+", Q1);
+            let clients = [
+                with_will(&mut w, &kept("now"), 0),
+                with_will(&mut w, &kept("later"), 60),
+                with_will(&mut w, &hello(Version::V5, "clean"), 0),
+            ];
+            for broker in &mut w.brokers {
+                broker.on_drain(w.now);
+            }
+            w.settle();
+            for c in clients {
+                assert_eq!(w.got(c), [Got::Disconnect(ReasonCode::ServerShuttingDown)]);
+            }
+            assert_eq!(w.totals().wills_published, u64::from(durable), "{shards} shards");
+            if !durable {
+                continue;
+            }
+            let mut w = w.crash(shards, 1_000, |_| ());
+            let (c, _) = w.resumed(&kept("s"));
+            assert_eq!(w.texts(c), ["now"], "{shards} shards");
+            w.advance(58_000);
+            assert!(w.texts(c).is_empty());
+            w.advance(2_000);
+            assert_eq!(w.texts(c), ["later"]);
+        }
+    }
+}
+
 #[test]
 fn wills_of_kept_sessions_are_published_after_a_crash() {
     for shards in SHARDS {
         let mut w = World::durable_with(shards, |_| ());
         absent_subscriber(&mut w, "s", "will/+", Q1);
-        for (id, delay) in [("now", 0), ("later", 60)] {
-            let properties = WillProperties { delay_interval: delay, ..<_>::default() };
-            let (topic, payload) = ("will/x", id.as_bytes());
-            let will = Will { topic, payload, qos: Q1, retain: false, properties };
-            let connect = Connect { will: Some(will), ..kept(id) };
-            w.connected(&connect);
-        }
+        with_will(&mut w, &kept("now"), 0);
+        with_will(&mut w, &kept("later"), 60);
         let mut w = w.crash(shards + 1, 10, |_| ());
         w.advance(1_000);
         let mut w = w.crash(shards, 10, |_| ());
