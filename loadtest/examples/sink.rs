@@ -22,14 +22,24 @@ const LISTENER: u64 = u64::MAX;
 /// Connections that epoll tells of at a time.
 const EVENTS: usize = 1_024;
 const READ_BYTES: usize = 256 << 10;
+/// What says that a connection ends: behind the bytes that came with it there is no further event.
+const ENDS: EventFlags = EventFlags::RDHUP.union(EventFlags::HUP).union(EventFlags::ERR);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let port = std::env::args().nth(1).ok_or("usage: sink PORT")?.parse()?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+    let argument = std::env::args().nth(1).ok_or("usage: sink PORT, or sink --version")?;
+    if argument == "--version" {
+        println!("sink {}", env!("CARGO_PKG_VERSION"));
+        return Ok(());
+    }
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, argument.parse()?))?;
     rustix::net::listen(&listener, 4_096)?;
+    serve(&listener)
+}
+
+fn serve(listener: &TcpListener) -> Result<(), Box<dyn std::error::Error>> {
     listener.set_nonblocking(true)?;
     let poll = epoll::create(CreateFlags::CLOEXEC)?;
-    epoll::add(&poll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+    epoll::add(&poll, listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
     let mut sink = Sink::default();
     let mut events = Vec::with_capacity(EVENTS);
     let mut buffer = vec![0; READ_BYTES];
@@ -41,13 +51,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     while let Ok((stream, _)) = listener.accept() {
                         stream.set_nonblocking(true)?;
                         stream.set_nodelay(true)?;
-                        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
+                        let flags =
+                            EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
                         let number = EventData::new_u64(sink.connections.len() as u64);
                         epoll::add(&poll, &stream, number, flags)?;
                         sink.connections.push(Some(Connection::new(stream)));
                     }
                 }
-                number => sink.on_ready(number as usize, &mut buffer),
+                number => {
+                    // By value, for the struct is packed.
+                    let flags = event.flags;
+                    sink.on_ready(number as usize, flags.intersects(ENDS), &mut buffer);
+                }
             }
         }
         sink.write();
@@ -88,8 +103,8 @@ struct Sink {
 }
 
 impl Sink {
-    /// Reads until there is nothing more.
-    fn on_ready(&mut self, number: usize, buffer: &mut [u8]) {
+    /// Reads until there is nothing more: a short read says so, unless the connection `ends`.
+    fn on_ready(&mut self, number: usize, ends: bool, buffer: &mut [u8]) {
         loop {
             let Some(connection) = &mut self.connections[number] else { return };
             if !connection.out.is_empty() {
@@ -112,7 +127,7 @@ impl Sink {
             if let Some(connection) = &mut self.connections[number] {
                 connection.unread = left;
             }
-            if read < buffer.len() {
+            if read < buffer.len() && !ends {
                 return;
             }
         }
@@ -215,4 +230,22 @@ fn packet(bytes: &[u8]) -> Option<(usize, usize)> {
 /// What the two bytes of a length say.
 fn length_of(bytes: &[u8]) -> usize {
     usize::from(bytes[0]) << 8 | usize::from(bytes[1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{net::Shutdown, thread, time::Duration};
+
+    /// The client's end has arrived before the sink comes to read, together with the data.
+    #[test]
+    fn an_end_that_comes_together_with_data_closes_the_connection() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.write_all(b"\xc0\0").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        thread::spawn(move || serve(&listener).unwrap());
+        client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        client.read_to_end(&mut Vec::new()).expect("the end of the stream");
+    }
 }
