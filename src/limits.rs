@@ -90,10 +90,16 @@ pub const LINGER: Duration = Duration::from_secs(2);
 /// one packet of the largest size has to fit.
 pub const MAX_OUTBOX_BYTES: u64 = MIB;
 
-/// Bytes of packets that have not arrived in full, over all connections of a shard
+/// Bytes that have arrived and are not handled, over all connections of a shard
 /// (`--max-unread-bytes`). Without it, connections that each send most of a large packet could
-/// fill the memory.
+/// fill the memory. Those count, too, that a client has sent before it was made to wait, for another
+/// shard, the store, or its own taking of what it is sent.
 pub const MAX_UNREAD_BYTES: u64 = 256 * MIB;
+
+/// The bytes read from a connection in one go once half of `--max-unread-bytes` is held, instead of
+/// 64 KiB, so that it takes very many that are made to wait until one of them is disconnected for it:
+/// 34,816 on one shard.
+pub const READ_BYTES_WHEN_SHORT: usize = 4 << 10;
 
 // ---- Shards ----------------------------------------------------------------------------------
 

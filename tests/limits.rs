@@ -2,7 +2,10 @@
 
 mod support;
 
-use std::{io::Write, net::TcpStream};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
 
 use support::{QoS, ReasonCode, Server, SubscriptionOptions, VERSIONS, Version, over_shards};
 
@@ -130,6 +133,55 @@ fn topic_levels_are_capped() {
     assert_eq!(client.drain().len(), 2);
     client.send_publish("a/b/c/d", "", QoS::AtMostOnce);
     client.expect_disconnect(ReasonCode::TopicNameInvalid);
+}
+
+/// Writes as much of `bytes` as the broker takes before it has not taken any for a while.
+fn write_until_it_stalls(mut stream: &TcpStream, bytes: &[u8]) -> usize {
+    stream.set_write_timeout(Some(std::time::Duration::from_secs(1))).unwrap();
+    let mut written = 0;
+    while written < bytes.len()
+        && let Ok(more) = stream.write(&bytes[written..])
+    {
+        written += more;
+    }
+    written
+}
+
+/// Clients that take no answers are not read from. What has been read of them counts, and eight times
+/// what is read at once would be twice as much as there may be.
+#[test]
+fn clients_that_are_made_to_wait_are_not_disconnected_for_what_was_read_of_them() {
+    let server = Server::start(&[
+        "--shards=1",
+        "--max-unread-bytes=256KiB",
+        "--max-packet-size=64KiB",
+        "--max-outbox-bytes=64KiB",
+        "--send-buffer=64KiB",
+    ]);
+    let clients: Vec<_> = (0..8)
+        .map(|n| {
+            let client = server.connect(V5, &format!("client-{n}"));
+            let socket = socket2::SockRef::from(client.stream());
+            socket.set_recv_buffer_size(64 << 10).unwrap();
+            socket.set_send_buffer_size(64 << 10).unwrap();
+            client
+        })
+        .collect();
+    let requests = b"\xc0\0".repeat(8 << 20);
+    let written: Vec<usize> = std::thread::scope(|scope| {
+        let write = |client: &support::Client| {
+            let (stream, requests) = (client.stream().try_clone().unwrap(), &requests);
+            scope.spawn(move || write_until_it_stalls(&stream, requests))
+        };
+        let writing: Vec<_> = clients.iter().map(write).collect();
+        writing.into_iter().map(|writing| writing.join().unwrap()).collect()
+    });
+    for (client, written) in clients.iter().zip(written) {
+        assert!(written < requests.len(), "it is not read from");
+        let mut answers = vec![0; written / 2 * 2];
+        client.stream().read_exact(&mut answers).expect("every request is answered");
+        assert!(answers.chunks(2).all(|answer| answer == b"\xd0\0"));
+    }
 }
 
 #[test]

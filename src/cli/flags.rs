@@ -157,8 +157,9 @@ pub(super) struct Flags {
         default_value_t = Size(limits::MAX_OUTBOX_BYTES), value_parser = value::size(1024, TIB))]
     pub max_outbox_bytes: Size,
 
-    /// Bytes of packets that have not arrived in full, over all connections of one shard. Beyond
-    /// it the client that sends more is disconnected (MQTT 5: 0x97 Quota exceeded).
+    /// Bytes that have arrived and are not handled, over all connections of one shard: of packets
+    /// that are not complete, and of clients that are made to wait. From half of it on, little is read
+    /// at once; beyond it the client that holds the most is disconnected (MQTT 5: 0x97 Quota exceeded)
     #[arg(long, value_name = "SIZE", help_heading = CONNECTIONS,
         default_value_t = Size(limits::MAX_UNREAD_BYTES), value_parser = value::size(65_536, TIB))]
     pub max_unread_bytes: Size,

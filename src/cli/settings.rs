@@ -94,7 +94,7 @@ pub struct ConnectionSettings {
     /// `--max-outbox-bytes`: waiting to be written to one connection. At least
     /// [`ProtocolSettings::max_packet_size`].
     pub max_outbox_bytes: u64,
-    /// `--max-unread-bytes`: of packets not arrived in full, per shard. At least
+    /// `--max-unread-bytes`: arrived and not handled, per shard. At least
     /// [`ProtocolSettings::max_packet_size`].
     pub max_unread_bytes: u64,
 }

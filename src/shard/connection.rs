@@ -11,7 +11,7 @@ use std::{
     task::Poll,
 };
 
-use super::{Arrival, Departure, Descriptor, Envelope, Newcomer, Shard};
+use super::{Arrival, Departure, Descriptor, Envelope, Newcomer, READ_BUFFER, Shard};
 use crate::{
     broker::{ConnectionKey, NextStep},
     limits,
@@ -84,7 +84,8 @@ impl Shard {
         self.regulars.borrow_mut().count_read();
         self.accept_between_reads();
         let mut buffer = self.buffer.borrow_mut();
-        let received = match Socket::receive(descriptor, &mut buffer) {
+        let room = buffer.get_mut(..self.bytes_to_read()).unwrap_or_default();
+        let received = match Socket::receive(descriptor, room) {
             Ok(0) => return Step::Close(CloseReason::PeerClosed),
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Read,
@@ -109,6 +110,14 @@ impl Shard {
             self.keep_unread(key, rest);
         }
         step
+    }
+
+    /// How many bytes to read at once. A client that is made to wait with what it has sent holds no
+    /// more than that and the packet before it.
+    fn bytes_to_read(&self) -> usize {
+        let is_short =
+            self.unread_total.get() as u64 > self.settings.connections.max_unread_bytes / 2;
+        if is_short { limits::READ_BYTES_WHEN_SHORT } else { READ_BUFFER }
     }
 
     pub(super) fn handle_kept(self: &Rc<Self>, key: ConnectionKey, bytes: Vec<u8>) -> Step {
