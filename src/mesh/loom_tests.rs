@@ -214,6 +214,61 @@ fn has_credit<T: Send>(end: &Endpoint<T>, mut to: std::ops::Range<usize>) -> boo
     to.all(|to| end.has_ample_credit(to) || end.await_credit(to))
 }
 
+/// With a limit of four, one unit is the reserve. Who waits has it and waits for more, so that the
+/// first unit that returns matters, although the credit does not come out of nothing.
+#[test]
+fn no_wake_up_for_more_than_the_reserve_is_lost() {
+    loom::model(|| {
+        let (a, b) = pair(4);
+        assert_eq!(a.reserve(), 1);
+        a.send(1, vec![1, 2, 3], 3);
+        let receiver = thread::spawn(move || b.returned(0, 1));
+        while !has_credit(&a, 1..2) {
+            sleep(&a);
+        }
+        assert_eq!(a.credit(1), 2);
+        receiver.join().unwrap();
+    });
+}
+
+/// The first unit that returns is the reserve alone, the second one matters, and there is no third.
+#[test]
+fn who_waits_for_more_than_the_reserve_is_woken_by_the_unit_that_makes_it_more() {
+    bounded(4, || {
+        let (a, b) = pair(4);
+        a.send(1, vec![1, 2, 3, 4], 4);
+        let receiver = thread::spawn(move || {
+            b.returned(0, 1);
+            b.returned(0, 1);
+        });
+        Turns::of(&a).run(|a, _| has_credit(a, 1..2));
+        assert_eq!(a.credit(1), 2);
+        receiver.join().unwrap();
+    });
+}
+
+/// A shard that sends whenever there is more than the reserve, and one that takes it in.
+#[test]
+fn a_flood_that_leaves_the_reserve_gets_through() {
+    bounded(3, || {
+        let (a, b) = pair(4);
+        let receiver = thread::spawn(move || {
+            let mut turns = Turns::of(&b);
+            turns.run(|_, received| received.len() == 5);
+            assert_eq!(turns.received, [5, 4, 3, 2, 1]);
+        });
+        let mut left = 5;
+        Turns::of(&a).run(|a, _| {
+            while left > 0 && has_credit(a, 1..2) {
+                a.send(1, vec![left], 1);
+                left -= 1;
+            }
+            left == 0
+        });
+        receiver.join().unwrap();
+    });
+}
+
 /// Batches that come while the shard ends its turn, falls asleep or wakes up.
 #[test]
 fn a_shard_between_turns_misses_no_mail() {
