@@ -75,7 +75,8 @@ fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
         if server.has_failed() {
             return Err("a shard has ended; the broker cannot serve its clients any more".into());
         }
-        trim.look(server.stats().iter().map(|stats| stats.connections_open.get()).sum());
+        let open = server.stats().iter().map(|stats| stats.connections_open.get()).sum();
+        trim.look(open, || server.shrink());
         std::thread::sleep(LOOK_INTERVAL);
     };
     tracing::info!(signal = signal_hook::low_level::signal_name(signal), "stopping");

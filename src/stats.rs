@@ -389,6 +389,8 @@ stats! {
     reads_paused: Counter,
     /// Reads from clients that were heard before their turn, because many others came at once.
     reads_ahead: Counter,
+    /// Times that a shard went on with a new event loop, because all its connections had gone.
+    event_loops_renewed: Counter,
     /// Warnings left out because there were too many.
     log_lines_suppressed: Counter,
 }

@@ -28,7 +28,7 @@ const LOADS: [Figure; 7] = [
 ];
 
 /// The figures themselves.
-const FIGURES: [Figure; 21] = [
+const FIGURES: [Figure; 22] = [
     ("clients/connected", |t| t.clients_connected),
     ("clients/disconnected", |t| t.sessions.saturating_sub(t.clients_connected)),
     ("clients/total", |t| t.sessions),
@@ -50,6 +50,7 @@ const FIGURES: [Figure; 21] = [
     ("retained messages/bytes", |t| t.retained_bytes),
     ("wills/published", |t| t.wills_published),
     ("reads/ahead", |t| t.reads_ahead),
+    ("event_loops/renewed", |t| t.event_loops_renewed),
 ];
 
 /// The figures of the store, if there is one.

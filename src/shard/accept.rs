@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Newcomer, Shard};
+use super::{Newcomer, Shard, renewal::Task};
 use crate::{
     limits,
     stats::ShardStats,
@@ -23,7 +23,8 @@ impl Shard {
     pub(super) async fn accept_from(self: Rc<Self>, listener: Rc<Listener>) {
         let mut rate = self.settings.connections.connect_rate.map(|rate| Rate::new(rate.get()));
         let mut warned: Option<Instant> = None;
-        while listener.readable().await.is_ok() {
+        let task = Task::new(&self);
+        while let Some(Ok(())) = task.or_end(listener.readable()).await {
             if self.draining.get() {
                 return;
             }
@@ -46,7 +47,7 @@ impl Shard {
                     PAUSE
                 }
             };
-            monoio::time::sleep(pause).await;
+            task.or_end(monoio::time::sleep(pause)).await;
         }
     }
 
@@ -115,6 +116,9 @@ impl Shard {
 
     /// Takes in some of those that wait; says whether there are more.
     pub(super) fn take_in(self: &Rc<Self>) -> bool {
+        if self.renewal.is_wanted() {
+            return false;
+        }
         for _ in 0..limits::NEWCOMERS_PER_TURN {
             let newcomer = self.newcomers.borrow_mut().pop_front();
             let Some(Newcomer { socket, peer, bytes }) = newcomer else { return false };

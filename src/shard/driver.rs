@@ -1,6 +1,6 @@
 //! The event loop's driver: io_uring, or epoll where that is blocked.
 
-use std::{fmt, future::Future, io};
+use std::{fmt, io, ops::ControlFlow};
 
 use io_uring::IoUring;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
@@ -68,26 +68,51 @@ impl DriverKind {
         }
     }
 
-    /// Runs `future` on an event loop of this kind, in the present thread.
+    /// Whether what comes after one event loop can go on with what was made for it: epoll has a list
+    /// of its own of all sockets.
+    pub fn is_renewable(self) -> bool {
+        self != Self::Epoll
+    }
+
+    /// Runs `life` on an event loop of this kind, in the present thread. If it goes on, and the kind
+    /// [allows it](Self::is_renewable), then on a new one; the old one is closed when that is there.
     ///
     /// # Errors
-    /// When the event loop cannot be made.
-    pub fn run<F: Future>(self, future: F) -> io::Result<F::Output> {
+    /// When the first event loop cannot be made.
+    pub fn run<T>(self, mut life: impl AsyncFnMut() -> ControlFlow<T>) -> io::Result<T> {
         match self {
             Self::IoUring { deferred } => {
-                let mut runtime = RuntimeBuilder::<IoUringDriver>::new()
-                    .uring_builder(builder(deferred))
-                    .with_entries(SUBMISSION_ENTRIES)
-                    .enable_timer()
-                    .build()?;
-                Ok(runtime.block_on(future))
+                let build = || {
+                    RuntimeBuilder::<IoUringDriver>::new()
+                        .uring_builder(builder(deferred))
+                        .with_entries(SUBMISSION_ENTRIES)
+                        .enable_timer()
+                        .build()
+                };
+                let mut runtime = build()?;
+                loop {
+                    if let ControlFlow::Break(value) = runtime.block_on(life()) {
+                        return Ok(value);
+                    }
+                    match build() {
+                        Ok(new) => runtime = new,
+                        Err(error) => tracing::warn!(
+                            "the event loop could not be made anew ({error}): going on with the \
+                             old one, which keeps its memory"
+                        ),
+                    }
+                }
             }
             Self::Epoll => {
                 let mut runtime = RuntimeBuilder::<LegacyDriver>::new()
                     .with_entries(SUBMISSION_ENTRIES)
                     .enable_timer()
                     .build()?;
-                Ok(runtime.block_on(future))
+                loop {
+                    if let ControlFlow::Break(value) = runtime.block_on(life()) {
+                        return Ok(value);
+                    }
+                }
             }
         }
     }

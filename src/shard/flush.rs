@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
 };
 
-use super::Shard;
+use super::{Shard, renewal::Task};
 use crate::{
     broker::{Broker, ConnectionKey},
     transport::{SendRing, Socket},
@@ -168,17 +168,18 @@ impl Shard {
     /// Writes on when the socket takes more. Only a connection whose client reads too slowly has
     /// such a task.
     fn spawn_writer(self: &Rc<Self>, key: ConnectionKey) {
-        let Some((descriptor, use_count)) = self.descriptor(key) else { return };
+        let Some((descriptor, use_number)) = self.descriptor(key) else { return };
         let Ok(socket) = Socket::duplicate(descriptor) else {
             self.unwritten.borrow_mut().push(key);
             return;
         };
         let shard = Rc::clone(self);
+        let task = Task::new(self);
         monoio::spawn(async move {
-            while socket.writable().await.is_ok() {
+            while let Some(Ok(())) = task.or_end(socket.writable()).await {
                 shard.touch();
                 match shard.descriptor(key) {
-                    Some((_, count)) if count == use_count => {}
+                    Some((_, number)) if number == use_number => {}
                     _ => return,
                 }
                 let written = shard.write(&mut shard.broker.borrow_mut(), key);

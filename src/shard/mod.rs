@@ -12,6 +12,7 @@ mod driver;
 mod durable;
 mod flush;
 mod regulars;
+mod renewal;
 mod server;
 mod settings;
 mod trim;
@@ -34,6 +35,7 @@ pub use trim::Trim;
 
 use flush::Writer;
 use regulars::Regulars;
+use renewal::Renewal;
 
 use crate::{
     broker::{Broker, ConnectionKey, Now, ShardMessage},
@@ -59,6 +61,8 @@ pub enum Envelope {
     Store(Outcome),
     /// Stop: say goodbye, and end when everybody is gone, or this long from now.
     Drain(Duration),
+    /// Most connections of the broker have gone for good: let go of what they have left.
+    Shrink,
 }
 
 /// A connection on the way to its home shard.
@@ -106,6 +110,8 @@ pub(crate) struct Shard {
     settings: Arc<Settings>,
     broker: RefCell<Broker>,
     endpoint: Endpoint<Envelope>,
+    /// Readable when the endpoint's mailbox has something for a shard that sleeps.
+    wake: Socket,
     /// The store, if there is one.
     store: OnceCell<StoreHandle>,
     handover: Option<Handover>,
@@ -117,9 +123,12 @@ pub(crate) struct Shard {
     newcomers: RefCell<VecDeque<Newcomer>>,
     /// Connections that are heard first while there is much to read.
     regulars: RefCell<Regulars>,
+    renewal: Renewal,
     /// The connections that this shard's descriptor table holds at the most.
     max_open: u64,
     sockets: RefCell<Vec<Slot>>,
+    /// How often a descriptor was noted.
+    uses: Cell<u32>,
     buffer: RefCell<Box<[u8]>>,
     /// None where there is no io_uring with deferred task work.
     writer: RefCell<Option<Writer>>,
@@ -149,11 +158,11 @@ pub(crate) struct Shard {
     drain_until: Cell<Option<Instant>>,
 }
 
-/// The descriptor of a connection, and which use of the number it is.
+/// The descriptor of a connection, and the number of this use of the slot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Slot {
     descriptor: Option<RawDescriptor>,
-    use_count: u32,
+    use_number: u32,
 }
 
 /// A descriptor number that is not -1, so that `Option` costs nothing.
@@ -255,7 +264,7 @@ impl Shard {
         may
     }
 
-    /// Notes a connection's descriptor, for writing. Returns which use of the number it is.
+    /// Notes a connection's descriptor, for writing. Returns the number of this use.
     fn register(&self, key: ConnectionKey, descriptor: BorrowedFd<'_>) -> u32 {
         use std::os::fd::AsRawFd;
         let mut sockets = self.sockets.borrow_mut();
@@ -265,8 +274,9 @@ impl Shard {
         }
         let Some(slot) = sockets.get_mut(at) else { return 0 };
         slot.descriptor = RawDescriptor::new(descriptor.as_raw_fd());
-        slot.use_count = slot.use_count.wrapping_add(1);
-        slot.use_count
+        self.uses.set(self.uses.get().wrapping_add(1));
+        slot.use_number = self.uses.get();
+        slot.use_number
     }
 
     /// Forgets a connection's descriptor, before it is closed.
@@ -277,12 +287,27 @@ impl Shard {
         self.regulars.borrow_mut().forget(key);
     }
 
-    /// The descriptor of a connection that is open, and which use of the number it is.
+    /// The descriptor of a connection that is open, and the number of this use of its slot.
     fn descriptor(&self, key: ConnectionKey) -> Option<(BorrowedFd<'_>, u32)> {
         let slot = *self.sockets.borrow().get(key.0 as usize)?;
         // SAFETY: a connection's task unregisters its descriptor before it closes it, on this
         // thread, and no caller keeps the result beyond its own turn.
-        Some((unsafe { slot.descriptor?.borrow() }, slot.use_count))
+        Some((unsafe { slot.descriptor?.borrow() }, slot.use_number))
+    }
+
+    /// Lets go of what connections that have gone have left, and of the event loop if all have.
+    fn shrink(&self) {
+        let mut sockets = self.sockets.borrow_mut();
+        let last = sockets.iter().rposition(|slot| slot.descriptor.is_some());
+        sockets.truncate(last.map_or(0, |last| last + 1));
+        sockets.shrink_to_fit();
+        self.unread.borrow_mut().shrink_to_fit();
+        self.paused.borrow_mut().shrink_to_fit();
+        let is_empty =
+            self.broker.borrow().connections() == 0 && self.newcomers.borrow().is_empty();
+        if is_empty && !self.draining.get() {
+            self.renewal.want();
+        }
     }
 }
 

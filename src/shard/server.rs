@@ -5,6 +5,7 @@ use std::{
     collections::{HashMap, VecDeque},
     io,
     net::SocketAddr,
+    ops::ControlFlow,
     os::fd::OwnedFd,
     rc::Rc,
     sync::{Arc, mpsc},
@@ -17,7 +18,9 @@ use super::{
     capacity::Capacity,
     durable::{OpenedStore, Recovery, Restorer, RunningStore},
     flush::Writer,
+    renewal::Renewal,
     settings::{broker_config, listener_options},
+    turn::Ending,
 };
 use crate::{
     auth::Anonymous,
@@ -202,6 +205,11 @@ impl Server {
         self.stats.iter().map(|stats| stats.connections_open.get()).sum::<u64>() == 0
     }
 
+    /// Has the shards let go of what connections that have gone have left.
+    pub fn shrink(&self) {
+        (0..self.shards.len()).for_each(|shard| self.sender.send(shard, vec![Envelope::Shrink]));
+    }
+
     /// Whether a shard has ended, which none does by itself unless something is badly wrong.
     pub fn has_failed(&self) -> bool {
         self.shards.iter().any(JoinHandle::is_finished)
@@ -310,40 +318,55 @@ fn run_shard(
     if handover.is_some() {
         mesh::unshare_descriptor_table()?;
     }
-    let settings = &plan.settings;
-    plan.driver.run(async {
-        let (shard, wake) = match make_shard(plan, shared, endpoint, handover, random) {
-            Ok(shard) => shard,
-            Err(error) => {
-                let _ = report.send(Err(error.into()));
-                return;
+    let mut birth = Some((shared, endpoint, handover, recovery));
+    let mut life = None;
+    plan.driver.run(async || {
+        if let Some((shared, endpoint, handover, recovery)) = birth.take() {
+            match open_shard(plan, shared, endpoint, handover, random, recovery) {
+                Ok(shard) => life = shard,
+                Err(error) => drop(report.send(Err(error))),
             }
-        };
-        if let Some(recovery) = recovery {
-            let clock = plan.clock;
-            let take = |part| shard.broker.borrow_mut().on_restored(clock.now(), part);
-            // Nobody says go if the start was given up, and that was said where it was.
-            let Some(store) = recovery.run(take) else { return };
-            let _ = shard.store.set(store);
-        }
-        let options = listener_options(settings);
-        for &address in &plan.addresses {
-            match Listener::open(address, &options) {
-                Ok(listener) => shard.listeners.borrow_mut().push(Rc::new(listener)),
-                Err(error) => {
-                    let _ = report.send(Err(StartError::Listen { address, error }));
-                    return;
-                }
+            if life.is_some() {
+                let _ = report.send(Ok(()));
             }
         }
-        for listener in shard.listeners.borrow().iter() {
-            monoio::spawn(Rc::clone(&shard).accept_from(Rc::clone(listener)));
+        // Dropped in the event loop, which closes its sockets.
+        let Some(shard) = life.take() else { return ControlFlow::Break(()) };
+        match Rc::clone(&shard).run().await {
+            Ending::Drained => ControlFlow::Break(()),
+            Ending::Renewed => {
+                life = Some(shard);
+                ControlFlow::Continue(())
+            }
         }
-        monoio::spawn(Rc::clone(&shard).watch_mailbox(wake));
-        monoio::spawn(Rc::clone(&shard).watch_clock());
-        let _ = report.send(Ok(()));
-        shard.run().await;
     })
+}
+
+/// Makes a shard, has it take in what the store has of it, and listens. `None` if the start was given
+/// up elsewhere.
+fn open_shard(
+    plan: &Plan,
+    shared: Shared,
+    endpoint: Endpoint<Envelope>,
+    handover: Option<(Vec<HandoverSender>, HandoverReceiver)>,
+    random: u64,
+    recovery: Option<Recovery>,
+) -> Result<Option<Rc<Shard>>, StartError> {
+    let shard = make_shard(plan, shared, endpoint, handover, random)?;
+    if let Some(recovery) = recovery {
+        let clock = plan.clock;
+        let take = |part| shard.broker.borrow_mut().on_restored(clock.now(), part);
+        // Nobody says go if the start was given up, and that was said where it was.
+        let Some(store) = recovery.run(take) else { return Ok(None) };
+        let _ = shard.store.set(store);
+    }
+    let options = listener_options(&plan.settings);
+    for &address in &plan.addresses {
+        let listener = Listener::open(address, &options)
+            .map_err(|error| StartError::Listen { address, error })?;
+        shard.listeners.borrow_mut().push(Rc::new(listener));
+    }
+    Ok(Some(shard))
 }
 
 fn make_shard(
@@ -352,7 +375,7 @@ fn make_shard(
     endpoint: Endpoint<Envelope>,
     handover: Option<(Vec<HandoverSender>, HandoverReceiver)>,
     random: u64,
-) -> io::Result<(Rc<Shard>, Socket)> {
+) -> io::Result<Rc<Shard>> {
     let id = endpoint.id();
     let now = plan.clock.now();
     let authenticator = Anonymous { allowed: plan.settings.listeners.allow_anonymous };
@@ -366,7 +389,7 @@ fn make_shard(
         DriverKind::IoUring { deferred: true } => Some(Writer::new()?),
         _ => None,
     };
-    let shard = Rc::new(Shard {
+    Ok(Rc::new(Shard {
         settings: Arc::clone(&plan.settings),
         broker: RefCell::new(broker),
         handover: handover.map(|(senders, receiver)| Handover {
@@ -384,6 +407,9 @@ fn make_shard(
         reads_since_accept: Cell::new(0),
         newcomers: RefCell::default(),
         regulars: RefCell::default(),
+        renewal: Renewal::new(plan.driver.is_renewable()),
+        wake,
+        uses: Cell::new(0),
         max_open: plan.max_open,
         sockets: RefCell::default(),
         unread: RefCell::default(),
@@ -405,6 +431,5 @@ fn make_shard(
         draining: Cell::new(false),
         drain_until: Cell::new(None),
         endpoint,
-    });
-    Ok((shard, wake))
+    }))
 }

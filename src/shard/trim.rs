@@ -8,6 +8,8 @@
 const LEAST: u64 = 20_000;
 /// The looks for which the number of connections must have stayed: 5 s.
 const STILL: u32 = 100;
+/// The looks after which the shards have let go of what they do not need: 1 s.
+const LET_GO: u32 = 20;
 /// It stays if it changes by no more than this between two looks.
 const FEW: u64 = 100;
 
@@ -19,14 +21,22 @@ pub struct Trim {
     last: u64,
     /// Looks since the number changed.
     still: u32,
+    /// Looks until what the shards have let go of is given back, if they were asked to.
+    left: Option<u32>,
 }
 
 impl Trim {
     /// Takes a look at the number of open connections; to be called every 50 ms. When it has come
-    /// to half of what it was or less and stays there, gives back what is free; shards that
-    /// allocate meanwhile may wait for some milliseconds.
-    pub fn look(&mut self, open: u64) {
+    /// to half of what it was or less and stays there, has the shards let go of what they do not need
+    /// any more, and gives it back a second later; shards that allocate meanwhile may wait for some
+    /// milliseconds.
+    pub fn look(&mut self, open: u64, shrink: impl FnOnce()) {
         if self.is_due(open) {
+            shrink();
+            self.left = Some(LET_GO);
+        }
+        self.left = self.left.and_then(|left| left.checked_sub(1));
+        if self.left == Some(0) {
             give_back();
         }
     }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Departure, Envelope, Shard};
+use super::{Departure, Envelope, Shard, renewal::Task};
 use crate::{
     broker::{Broker, ConnectionKey, Effect},
     limits,
@@ -26,9 +26,20 @@ const STALL: u64 = 500;
 /// How long it reads then, at the most, before it lets the time pass, in milliseconds.
 const CATCH_UP: u64 = 1_000;
 
+/// Why a shard's event loop ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The broker stops.
+    Drained,
+    /// The shard goes on with a new one.
+    Renewed,
+}
+
 impl Shard {
-    /// The root future: ends each turn, and is ready when the shard has drained.
-    pub(super) async fn run(self: Rc<Self>) {
+    /// The root future: ends each turn, and is ready when the shard has drained, or goes on with a
+    /// new event loop.
+    pub(super) async fn run(self: Rc<Self>) -> Ending {
+        self.spawn_tasks();
         poll_fn(|cx| {
             if self.root.borrow().is_none() {
                 *self.root.borrow_mut() = Some(cx.waker().clone());
@@ -41,7 +52,11 @@ impl Shard {
             self.end_turn();
             self.return_credit();
             if self.has_drained() {
-                return Poll::Ready(());
+                return Poll::Ready(Ending::Drained);
+            }
+            if self.renewal.is_ready() {
+                self.stats.event_loops_renewed.add(1);
+                return Poll::Ready(Ending::Renewed);
             }
             let more = self.take_in()
                 || self.broker.borrow().has_work()
@@ -55,7 +70,20 @@ impl Shard {
             }
             Poll::Pending
         })
-        .await;
+        .await
+    }
+
+    /// Begins on a new event loop, with the tasks that are no connection's.
+    fn spawn_tasks(self: &Rc<Self>) {
+        // Whatever was to be woken was on the old one.
+        *self.root.borrow_mut() = None;
+        self.asleep.set(false);
+        self.renewal.is_done();
+        for listener in self.listeners.borrow().iter() {
+            monoio::spawn(Rc::clone(self).accept_from(Rc::clone(listener)));
+        }
+        monoio::spawn(Rc::clone(self).watch_mailbox());
+        monoio::spawn(Rc::clone(self).watch_clock());
     }
 
     /// Begins another turn, through the event loop: were a task woken from here, the loop would run
@@ -67,8 +95,9 @@ impl Shard {
     }
 
     /// Begins a turn when another shard, or this one, has asked for it.
-    pub(super) async fn watch_mailbox(self: Rc<Self>, wake: Socket) {
-        while wake.readable().await.is_ok() {
+    async fn watch_mailbox(self: Rc<Self>) {
+        let task = Task::new(&self);
+        while let Some(Ok(())) = task.or_end(self.wake.readable()).await {
             self.endpoint.clear_wake();
             self.touch();
             for waker in std::mem::take(&mut *self.next_turn.borrow_mut()) {
@@ -78,13 +107,14 @@ impl Shard {
     }
 
     /// Ends sleeps in which time is to pass.
-    pub(super) async fn watch_clock(self: Rc<Self>) {
-        loop {
+    async fn watch_clock(self: Rc<Self>) {
+        let task = Task::new(&self);
+        while !self.renewal.is_wanted() {
             let deadline = self.broker.borrow().next_deadline();
             let sleep = deadline.map_or(LONGEST_SLEEP, |at| {
                 Duration::from_millis(at.saturating_sub(self.clock.now().monotonic))
             });
-            monoio::time::sleep(sleep.clamp(TICK, LONGEST_SLEEP)).await;
+            task.or_end(monoio::time::sleep(sleep.clamp(TICK, LONGEST_SLEEP))).await;
             self.touch();
         }
     }
@@ -159,6 +189,7 @@ impl Shard {
                         self.broker.borrow_mut().on_outcome(self.now(), outcome);
                     }
                     Envelope::Drain(timeout) => self.drain(timeout),
+                    Envelope::Shrink => self.shrink(),
                 }
             }
             if let Some(owed) = self.owed.borrow_mut().get_mut(batch.from) {

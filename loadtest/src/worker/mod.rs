@@ -14,6 +14,7 @@ mod receive;
 use std::{
     collections::{HashMap, VecDeque},
     io,
+    ops::ControlFlow,
     os::fd::OwnedFd,
     sync::Arc,
 };
@@ -141,10 +142,13 @@ pub fn run(
     driver: DriverKind,
 ) -> io::Result<WorkerOutcome> {
     ringmq::mesh::unshare_descriptor_table()?;
-    driver.run(async move {
-        let mut worker = Worker::new(id, plan, shared)?;
-        worker.serve().await?;
-        Ok(worker.finish())
+    driver.run(async || {
+        let run = async {
+            let mut worker = Worker::new(id, Arc::clone(&plan), Arc::clone(&shared))?;
+            worker.serve().await?;
+            Ok(worker.finish())
+        };
+        ControlFlow::Break(run.await)
     })?
 }
 
