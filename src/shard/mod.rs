@@ -308,6 +308,7 @@ impl Shard {
         if is_empty && !self.draining.get() {
             self.renewal.want();
         }
+        trim::empty_thread_cache();
     }
 }
 

@@ -54,6 +54,24 @@ impl Trim {
     }
 }
 
+/// Empties the allocator's cache of the present thread, which keeps up to 16 pieces of each small size;
+/// each of them, wherever it lies, holds a page of 4 KiB back.
+///
+/// Only the end of a thread does that, so what is in the cache is passed to one that ends at once. It
+/// takes some 100 µs.
+#[cfg(target_env = "gnu")]
+pub(super) fn empty_thread_cache() {
+    let sizes = (24..=1_032_usize).step_by(16).flat_map(|size| [size; 16]);
+    let cached: Vec<Vec<u8>> = sizes.map(Vec::with_capacity).collect();
+    // Without a thread they go back to where they were.
+    if let Ok(thread) = std::thread::Builder::new().spawn(move || drop(cached)) {
+        let _ = thread.join();
+    }
+}
+
+#[cfg(not(target_env = "gnu"))]
+pub(super) fn empty_thread_cache() {}
+
 #[cfg(target_env = "gnu")]
 fn give_back() {
     // SAFETY: it takes no pointer, and locks what it looks at.
