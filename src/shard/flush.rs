@@ -45,6 +45,18 @@ impl Writer {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self { ring: SendRing::new()?, batch: Vec::new(), wanted: Vec::new() })
     }
+
+    /// What was made for a shard, or none: each outbox is written with a call of its own then.
+    pub(super) fn or_none(made: io::Result<Self>, shard: usize) -> Option<Self> {
+        made.inspect_err(|error| {
+            tracing::warn!(
+                shard, %error,
+                "there is no second io_uring for writes: each is a system call of its own, which \
+                 costs more processor time"
+            );
+        })
+        .ok()
+    }
 }
 
 impl Shard {
@@ -188,5 +200,20 @@ impl Shard {
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_whose_ring_for_writes_is_refused_starts_without_it() {
+        for refused in [io::ErrorKind::OutOfMemory, io::ErrorKind::PermissionDenied] {
+            assert!(Writer::or_none(Err(refused.into()), 3).is_none());
+        }
+        // Where there is none to be had at all, as in some containers, it comes to the same.
+        let has_ring = SendRing::new().is_ok();
+        assert_eq!(Writer::or_none(Writer::new(), 3).is_some(), has_ring);
     }
 }

@@ -130,7 +130,7 @@ pub(crate) struct Shard {
     /// How often a descriptor was noted.
     uses: Cell<u32>,
     buffer: RefCell<Box<[u8]>>,
-    /// None where there is no io_uring with deferred task work.
+    /// None where there is no io_uring with deferred task work, or the kernel refuses this one.
     writer: RefCell<Option<Writer>>,
     /// The bytes of packets not handled yet, by connection, and how many they are.
     unread: RefCell<HashMap<u32, Vec<u8>>>,

@@ -386,7 +386,7 @@ fn make_shard(
     let wake = Socket::duplicate(endpoint.wake_fd())?;
     let shards = endpoint.shards();
     let writer = match plan.driver {
-        DriverKind::IoUring { deferred: true } => Some(Writer::new()?),
+        DriverKind::IoUring { deferred: true } => Writer::or_none(Writer::new(), id),
         _ => None,
     };
     Ok(Rc::new(Shard {
