@@ -205,7 +205,7 @@ reasons! {
         TooLarge = "too_large",
         /// The Message Expiry Interval passed.
         Expired = "expired",
-        /// The way to another shard had no credit left.
+        /// The way to another shard had no credit left, and nobody could be made to wait.
         NoCredit = "no_credit",
         /// The session ended with the message still queued.
         SessionEnded = "session_ended",
