@@ -185,7 +185,8 @@ class Round:
                     self.readings["held"] = reading(self.options.pid, self.tool.process.pid)
 
     def release(self):
-        """Waits until the sockets are gone, 60 s at the most, and then for memory, 20 s."""
+        """Waits until the sockets are gone, 60 s at the most, and then for memory, 100 s: TCP remembers
+        connections for a minute (TIME_WAIT)."""
         print("... releasing", file=sys.stderr, flush=True)
         start, begin = self.readings["start"], time.monotonic()
         self.seconds_to_release = None
@@ -196,7 +197,7 @@ class Round:
             time.sleep(0.05)
         # The kernel frees what closed sockets had in its own time.
         self.trace, gone = [], time.monotonic()
-        while time.monotonic() < gone + 20:
+        while time.monotonic() < gone + 100:
             now = reading(self.options.pid)
             self.trace.append((now["at"] - begin, now["used"], now["broker_rss"], now["slab"]))
             if all(now[what] <= 1.2 * start[what] for what in ("used", "broker_rss", "slab")):

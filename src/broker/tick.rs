@@ -3,8 +3,13 @@
 use std::{num::NonZeroU64, sync::Arc};
 
 use super::{
-    Broker, ConnectionKey, Effect, Now, SessionKey, Timer, connection::State, deliver::Encoding,
-    journal::Once, mail::ShardMessage, receive::tenths, retained::Superseding,
+    Broker, ConnectionKey, Effect, Now, SessionKey, Timer,
+    connection::State,
+    deliver::{Clients, Encoding},
+    journal::Once,
+    mail::ShardMessage,
+    receive::tenths,
+    retained::Superseding,
 };
 use crate::{
     codec::ReasonCode,
@@ -32,6 +37,16 @@ impl Broker {
         self.shared.routes.refresh();
         self.clients.shrink();
         self.report();
+    }
+
+    /// Lets go of what connections that have gone have left: timers are not due before their time.
+    pub fn shrink(&mut self) {
+        let Clients { connections, sessions, .. } = &self.clients;
+        self.timers.retain(|timer| match timer {
+            Timer::Connection(key) => connections.get(key.index()).is_some(),
+            Timer::Session(key) => sessions.get(key.index()).is_some(),
+        });
+        self.fired = Vec::new();
     }
 
     /// When something is due next, in milliseconds of the broker's clock.

@@ -3,7 +3,8 @@
 //! Time is counted in ticks of [`TICK_MS`]. Five levels of 64 slots each cover about two years. An
 //! entry lies in the level of the highest six bits in which its deadline differs from the present
 //! tick, and moves down a level whenever the present reaches its slot, so that it is moved at most
-//! four times. There is no cancelling: owners check that what fires is still due. A slot keeps its
+//! four times. There is no cancelling: owners check that what fires is still due; a fleet that has gone can
+//! be [let go of](TimerWheel::retain) before. A slot keeps its
 //! entries in blocks that are freed as soon as the slot is emptied, so that no list is ever half
 //! empty for having doubled.
 
@@ -94,6 +95,29 @@ impl<K: Copy> TimerWheel<K> {
             return Some(self.now * TICK_MS);
         }
         self.next_tick().map(|tick| tick * TICK_MS)
+    }
+
+    /// Forgets all entries whose key is not to be kept. It looks at each.
+    pub fn retain(&mut self, mut keep: impl FnMut(K) -> bool) {
+        let mut kept = 0;
+        let mut sift = |slot: &mut Slot<K>| {
+            for entry in slot.take().into_iter().flatten() {
+                if keep(entry.key) {
+                    kept += 1;
+                    slot.push(entry);
+                }
+            }
+        };
+        sift(&mut self.due);
+        for level in &mut self.levels {
+            for (number, slot) in level.slots.iter_mut().enumerate() {
+                sift(slot);
+                if slot.is_empty() {
+                    level.occupied &= !(1 << number);
+                }
+            }
+        }
+        self.len = kept;
     }
 
     fn place(&mut self, deadline: u64, key: K) {
@@ -326,6 +350,8 @@ mod tests {
         Insert(u64),
         Advance(u64),
         AdvanceToNext,
+        /// Forgets the keys that are multiples of this.
+        Forget(u32),
     }
 
     /// Times of every size, often on the borders of slots and levels.
@@ -339,6 +365,7 @@ mod tests {
             4 => duration().prop_map(Step::Insert),
             2 => duration().prop_map(Step::Advance),
             1 => Just(Step::AdvanceToNext),
+            1 => (1..4_u32).prop_map(Step::Forget),
         ]
     }
 
@@ -363,6 +390,10 @@ mod tests {
                         continue;
                     }
                     Step::Advance(by) => now += by,
+                    Step::Forget(of) => {
+                        wheel.retain(|key| key % of != 0);
+                        model.retain(|(_, key)| key % of != 0);
+                    }
                     Step::AdvanceToNext => now = wheel.next_deadline().unwrap_or(now).max(now),
                 }
                 let next = wheel.next_deadline();

@@ -297,6 +297,7 @@ impl Shard {
 
     /// Lets go of what connections that have gone have left, and of the event loop if all have.
     fn shrink(&self) {
+        self.broker.borrow_mut().shrink();
         let mut sockets = self.sockets.borrow_mut();
         let last = sockets.iter().rposition(|slot| slot.descriptor.is_some());
         sockets.truncate(last.map_or(0, |last| last + 1));

@@ -217,3 +217,24 @@ fn what_waits_for_a_slow_client_goes_out_until_the_shutdown_timeout() {
     assert!(w.is_closed(slow) && w.is_closed(stuck));
     w.end();
 }
+
+#[test]
+fn the_timers_of_those_who_have_gone_are_let_go_of_and_the_others_hold() {
+    let mut w = World::new(1);
+    let gone: Vec<_> =
+        (0..100).map(|n| w.connected(&hello(Version::V5, &format!("gone-{n}")))).collect();
+    let mut connect = hello(Version::V5, "c");
+    connect.keep_alive = 20;
+    let c = w.connected(&connect);
+    for peer in gone {
+        w.cut(peer);
+    }
+    assert!(w.brokers[0].timers.len() > 100, "they are due in their time");
+    w.brokers[0].shrink();
+    assert!(w.brokers[0].timers.len() < 10, "{}", w.brokers[0].timers.len());
+    w.advance(29_000);
+    assert!(!w.is_closed(c));
+    w.advance(1_300);
+    assert!(w.is_closed(c));
+    w.end();
+}
