@@ -336,6 +336,36 @@ fn a_subscription_made_beside_a_retained_publish_gets_the_new_value() {
     w.end();
 }
 
+/// The same on a third shard, whose question is there before the message: only the second look of the
+/// publisher's shard, behind the message, can see it.
+#[test]
+fn who_wants_a_message_is_looked_at_again_when_it_has_been_sent_to_be_retained() {
+    for kept in [&[][..], &["old"]] {
+        let mut w = World::new(3);
+        let [here, owner, there] = [0, 1, 2];
+        let topic = w.topic_on(owner, "r/");
+        let from = w.connect(Version::V5, &w.id_on(here, "from"));
+        let to = w.connect(Version::V5, &w.id_on(there, "to"));
+        for text in kept {
+            w.retain(from, &topic, text.as_bytes(), Q1);
+        }
+        w.delivers_mail = false;
+        w.handle_retain(from, &topic, b"new");
+        let packet_id = w.id();
+        let filters = [(&*topic, SubscriptionOptions::new(Q1))];
+        let (subscription_id, user_properties) = (None, <_>::default());
+        let filters = filters[..].into();
+        let subscribe = Subscribe { packet_id, subscription_id, user_properties, filters };
+        w.peers[to].send(&Packet::Subscribe(subscribe));
+        w.turn(there);
+        assert!(w.deliver_batch(there, owner), "the question");
+        w.delivers_mail = true;
+        w.settle();
+        assert_eq!(w.texts(to), ["new"], "before: {kept:?}");
+        w.end();
+    }
+}
+
 /// A shard that has sent a message to be retained is held up before it looks once more who wants it.
 /// Meanwhile another one's newer message is retained, and somebody asks for it: the older message,
 /// which comes live in the end, does not keep the answer away.
