@@ -62,7 +62,10 @@ impl Clients {
             delivery.clone()
         });
         let enqueued = match stored_alone {
-            true => outgoing.enqueue_stored(delivery.position, delivery.message.size(), caps),
+            true => {
+                let size = delivery.message.size();
+                outgoing.enqueue_stored(delivery.position, qos, size, caps)
+            }
             false => outgoing.enqueue(delivery, caps),
         };
         count_queued(&self.stats, before, outgoing);

@@ -320,6 +320,8 @@ pub struct StoredQueue {
     pub messages: usize,
     /// The bytes of their bodies' data.
     pub bytes: usize,
+    /// The position of the last one of QoS 0; 0 if there is none.
+    pub last_qos0: Position,
 }
 
 #[cfg(test)]

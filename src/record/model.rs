@@ -190,6 +190,9 @@ impl Session {
             }
             queue.messages += 1;
             queue.bytes += delivery.body.data.len();
+            if delivery.record.qos == 0 {
+                queue.last_qos0 = position;
+            }
         }
         Some(StoredSession {
             session,
@@ -296,7 +299,7 @@ mod tests {
         let [Restored::Session(found)] = &restored[..] else { panic!("{restored:?}") };
         assert_eq!(found.inflight.len(), 1);
         assert_eq!(found.inflight[0].body, None);
-        assert_eq!(found.queue, StoredQueue { from: 12, messages: 1, bytes: 6 });
+        assert_eq!(found.queue, StoredQueue { from: 12, messages: 1, bytes: 6, last_qos0: 0 });
         assert_eq!(model.next_number(), 13);
     }
 

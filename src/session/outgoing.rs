@@ -72,6 +72,8 @@ pub struct StoredPart {
     pub bytes: usize,
     /// The first one's position, or one between it and all those in memory.
     pub from: u64,
+    /// The position of the last one of QoS 0; [`UNSTORED`] if there is none.
+    pub last_qos0: u64,
     /// The next ones are being read.
     pub loading: bool,
     /// How many came behind it since they are being read.
@@ -181,10 +183,12 @@ impl Outgoing {
         self.stored
     }
 
-    /// Whether a QoS 0 message waits in the queue, which another one must not overtake.
+    /// Whether a QoS 0 message waits in the queue, which another one must not overtake; also when
+    /// the last one in the store alone has just been dropped for a newer message.
     /// `[MQTT-4.6.0-6]`
     pub fn queues_qos0(&self) -> bool {
-        self.queued_qos0 > 0
+        let StoredPart { messages, from, last_qos0, .. } = self.stored;
+        self.queued_qos0 > 0 || messages > 0 && last_qos0 >= from
     }
 
     /// The messages in flight.
@@ -240,7 +244,13 @@ impl Outgoing {
 
     /// Puts a message of `size` bytes behind those that wait, which is kept in the store alone, at
     /// `position`.
-    pub fn enqueue_stored(&mut self, position: u64, size: usize, caps: QueueCaps) -> Enqueued {
+    pub fn enqueue_stored(
+        &mut self,
+        position: u64,
+        qos: QoS,
+        size: usize,
+        caps: QueueCaps,
+    ) -> Enqueued {
         let enqueued = self.make_room(size, caps);
         if enqueued != Enqueued::Dropped {
             let stored = &mut self.stored;
@@ -250,6 +260,9 @@ impl Outgoing {
             stored.messages += 1;
             stored.bytes += size;
             stored.came_since += usize::from(stored.loading);
+            if qos == QoS::AtMostOnce {
+                stored.last_qos0 = position;
+            }
         }
         enqueued
     }
@@ -324,10 +337,10 @@ impl Outgoing {
 
     /// What a store has kept of a session: messages that wait.
     pub fn restore_stored(&mut self, queue: StoredQueue) {
-        let StoredQueue { from, messages, bytes } = queue;
+        let StoredQueue { from, messages, bytes, last_qos0 } = queue;
         // As `Message::size` counts them.
         let bytes = bytes + messages * size_of::<Message>();
-        self.stored = StoredPart { messages, bytes, from, ..StoredPart::default() };
+        self.stored = StoredPart { messages, bytes, from, last_qos0, ..StoredPart::default() };
     }
 
     /// What a store has kept of a session: a message that was sent with this packet id before, or

@@ -177,7 +177,7 @@ fn what_the_store_alone_keeps_comes_behind_what_is_in_memory_and_before_what_is_
     let (mut outgoing, mut last) = (Outgoing::default(), 0);
     outgoing.enqueue(stored(1), CAPS);
     for position in 2..=4 {
-        assert_eq!(outgoing.enqueue_stored(position, 100, CAPS), Enqueued::WAITS);
+        assert_eq!(outgoing.enqueue_stored(position, QoS::AtLeastOnce, 100, CAPS), Enqueued::WAITS);
     }
     assert_eq!((outgoing.queued(), outgoing.queued_in_memory()), (4, 1));
     assert!(!outgoing.has_room(9), "it would overtake them");
@@ -187,7 +187,7 @@ fn what_the_store_alone_keeps_comes_behind_what_is_in_memory_and_before_what_is_
     assert_eq!(outgoing.wants_load(1), None, "the window is full");
     assert_eq!(outgoing.wants_load(9), Some(2));
     assert_eq!(outgoing.wants_load(9), None, "they are on their way");
-    outgoing.enqueue_stored(5, 100, CAPS);
+    outgoing.enqueue_stored(5, QoS::AtLeastOnce, 100, CAPS);
     outgoing.loaded(vec![stored(2), stored(3)], 0, false);
     assert_eq!((outgoing.queued(), outgoing.queued_in_memory()), (4, 2));
     while outgoing.next(9, 0, &mut last, &mut Vec::new()).is_some() {}
@@ -200,9 +200,9 @@ fn what_the_store_alone_keeps_comes_behind_what_is_in_memory_and_before_what_is_
 #[test]
 fn messages_that_the_store_has_lost_are_not_waited_for() {
     let mut outgoing = Outgoing::default();
-    outgoing.restore_stored(StoredQueue { from: 7, messages: 5, bytes: 500 });
+    outgoing.restore_stored(StoredQueue { from: 7, messages: 5, bytes: 500, last_qos0: 0 });
     assert_eq!(outgoing.wants_load(9), Some(7));
-    outgoing.enqueue_stored(20, 100, CAPS);
+    outgoing.enqueue_stored(20, QoS::AtLeastOnce, 100, CAPS);
     outgoing.loaded(vec![stored(8)], 1, true);
     assert_eq!(outgoing.stored().messages, 1, "the one that came since");
     assert_eq!(outgoing.stored().from, 9);
@@ -217,15 +217,15 @@ fn a_full_queue_drops_its_oldest_messages_wherever_they_are() {
     let mut outgoing = Outgoing::default();
     let caps = QueueCaps { messages: 3, ..CAPS };
     outgoing.enqueue(stored(1), caps);
-    outgoing.enqueue_stored(2, 100, caps);
-    outgoing.enqueue_stored(3, 100, caps);
+    outgoing.enqueue_stored(2, QoS::AtLeastOnce, 100, caps);
+    outgoing.enqueue_stored(3, QoS::AtLeastOnce, 100, caps);
     let from_memory = Enqueued::Waits { dropped: vec![1], dropped_stored: 0 };
-    assert_eq!(outgoing.enqueue_stored(4, 100, caps), from_memory);
+    assert_eq!(outgoing.enqueue_stored(4, QoS::AtLeastOnce, 100, caps), from_memory);
     let from_store = Enqueued::Waits { dropped: Vec::new(), dropped_stored: 1 };
-    assert_eq!(outgoing.enqueue_stored(5, 100, caps), from_store);
+    assert_eq!(outgoing.enqueue_stored(5, QoS::AtLeastOnce, 100, caps), from_store);
     assert_eq!(outgoing.queued(), 3);
     let caps = QueueCaps { drop_oldest: false, ..caps };
-    assert_eq!(outgoing.enqueue_stored(6, 100, caps), Enqueued::Dropped);
+    assert_eq!(outgoing.enqueue_stored(6, QoS::AtLeastOnce, 100, caps), Enqueued::Dropped);
 }
 
 #[test]

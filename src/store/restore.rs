@@ -209,6 +209,9 @@ impl Pass<'_> {
             }
             found.queue.messages += 1;
             found.queue.bytes += stored.body.len();
+            if stored.record.qos == 0 {
+                found.queue.last_qos0 = position;
+            }
             return Ok(());
         }
         let body = match stored.record.state {

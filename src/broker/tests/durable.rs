@@ -530,3 +530,42 @@ fn retained_messages_come_when_a_stored_queue_turns_out_to_have_expired() {
         assert_eq!(w.got(to).iter().filter(|got| is_it(got)).count(), 1, "{shards} shards");
     }
 }
+
+/// `[MQTT-4.6.0-6]`: those of QoS 0 that wait in the store alone are not overtaken by a live one, also
+/// not when a start has found them there; where none waits, a live one does not wait either.
+#[test]
+fn a_live_qos_0_message_comes_behind_those_in_the_store() {
+    let change = |config: &mut Config| {
+        config.queue_qos0 = true;
+        config.max_inflight = 1;
+        config.queued_in_memory = 1;
+    };
+    for restarts in [false, true] {
+        for (waiting, expected) in [("a0b1c", "012"), ("abc", "2")] {
+            let mut w = World::durable_with(1, change);
+            absent_subscriber(&mut w, "s", "t", Q1);
+            let mut publisher = w.connect(Version::V5, "p");
+            for text in waiting.chars() {
+                let qos = if text.is_ascii_digit() { Q0 } else { Q1 };
+                w.publish(publisher, "t", text.to_string().as_bytes(), qos);
+            }
+            if restarts {
+                w = w.crash(1, 10, change);
+                publisher = w.connect(Version::V5, "p");
+            }
+            let (c, _) = w.resumed(&kept("s"));
+            w.publish(publisher, "t", b"2", Q0);
+            let mut seen = Vec::new();
+            loop {
+                let messages = w.messages(c);
+                seen.extend(messages.iter().filter(|m| m.qos == 0).map(|m| m.text().to_owned()));
+                if seen.is_empty() && waiting == "abc" {
+                    panic!("it waits, although none of QoS 0 does");
+                }
+                let Some(last) = messages.iter().rfind(|m| m.qos == 1) else { break };
+                w.ack(c, AckKind::Puback, last.id);
+            }
+            assert_eq!(seen.concat(), expected, "{waiting}, restarts: {restarts}");
+        }
+    }
+}
