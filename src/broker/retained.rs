@@ -113,6 +113,15 @@ impl RetainedRequests {
         (self.queue.len(), self.superseded.len())
     }
 
+    /// The subscription has been replaced: what it is still to get follows the new one.
+    /// `[MQTT-3.8.4-3]`
+    fn replace(&mut self, by: &RetainedRequest) {
+        let waiting = self.queue.iter_mut().filter(|request| !request.cancelled);
+        for request in waiting.filter(|request| *request.filter == *by.filter) {
+            (request.options, request.id) = (by.options, by.id);
+        }
+    }
+
     /// The subscription is gone.
     pub fn cancel(&mut self, filter: &str) {
         // The first one may be waiting for an answer, which must find it and is then thrown away.
@@ -223,6 +232,23 @@ impl Broker {
         self.stats.retained_bytes.set(self.retained.bytes());
     }
 
+    /// A subscription has been replaced by one that asks for other options, and perhaps for nothing
+    /// that is retained: what the old one was to get is not lost. `[MQTT-3.8.4-4]`
+    pub(super) fn replace_wanted(&mut self, session: SessionKey, by: &RetainedRequest) {
+        let client = self.clients.sessions.get_mut(session.index());
+        if let Some(rare) = client.and_then(|client| client.rare.as_mut()) {
+            rare.retained.replace(by);
+        }
+    }
+
+    /// Whether anything that a new subscription may get is retained.
+    pub(super) fn may_be_retained(&self, filter: &str) -> bool {
+        // The route is there by now: whoever does not see it has announced its message before.
+        fence(Ordering::SeqCst);
+        // Topics that begin with `$` are not counted, and only filters that name them match them.
+        filter.starts_with('$') || self.shared.may_have_retained()
+    }
+
     /// Notes that a subscription is to get what is retained. `existed` if it is not a new one.
     pub(super) fn want_retained(
         &mut self,
@@ -230,12 +256,6 @@ impl Broker {
         request: RetainedRequest,
         existed: bool,
     ) {
-        // The route is there by now: whoever does not see it has announced its message before.
-        fence(Ordering::SeqCst);
-        // Topics that begin with `$` are not counted, and only filters that name them match them.
-        if !request.filter.starts_with('$') && !self.shared.may_have_retained() {
-            return;
-        }
         if let Some(client) = self.clients.sessions.get_mut(session.index()) {
             let requests = &mut client.rare().retained;
             // Subscribing anew starts anew: there are no more requests than subscriptions, and one.

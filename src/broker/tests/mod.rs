@@ -16,6 +16,8 @@ mod estate;
 #[cfg(test)]
 mod explain;
 #[cfg(test)]
+mod fetch;
+#[cfg(test)]
 mod flow;
 pub mod peer;
 #[cfg(test)]

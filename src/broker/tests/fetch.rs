@@ -1,0 +1,55 @@
+//! Retained messages that are still to be fetched when something changes for their session.
+
+use super::world::*;
+use crate::codec::*;
+
+fn options(qos: QoS, retain_handling: RetainHandling) -> SubscriptionOptions {
+    SubscriptionOptions { retain_handling, ..SubscriptionOptions::new(qos) }
+}
+
+/// A subscription is replaced while its retained message is on its way: that comes, once, as the new
+/// one asks for, whether that wants retained messages itself or not. `[MQTT-3.8.4-3]`,
+/// `[MQTT-3.8.4-4]`
+#[test]
+fn what_is_still_to_be_fetched_follows_a_subscription_that_is_replaced() {
+    use RetainHandling as H;
+    for handling in [H::SendAtSubscribe, H::SendAtNewSubscribe, H::DoNotSend] {
+        for wildcard in [false, true] {
+            let mut w = World::new(2);
+            let topic = w.topic_on(1, "r/");
+            let filter = if wildcard { "r/+" } else { &*topic };
+            let from = w.connect(Version::V5, &w.id_on(0, "from"));
+            let to = w.connect(Version::V5, &w.id_on(0, "to"));
+            w.retain(from, &topic, b"x", Q2);
+            w.delivers_mail = false;
+            w.subscribe_with(to, filter, options(Q0, H::SendAtSubscribe), 1);
+            w.subscribe_with(to, filter, options(Q1, handling), 2);
+            assert!(w.messages(to).is_empty(), "it is on its way");
+            w.delivers_mail = true;
+            w.settle();
+            let got: Vec<_> = w.messages(to).into_iter().map(|m| (m.qos, m.ids)).collect();
+            assert_eq!(got, [(1, vec![2])], "{handling:?}");
+            w.end();
+        }
+    }
+}
+
+/// The same when all that was retained is gone by then, and something else is later.
+#[test]
+fn what_is_still_to_be_fetched_follows_also_while_nothing_is_retained() {
+    let mut w = World::new(2);
+    let topic = w.topic_on(1, "r/");
+    let from = w.connect(Version::V5, &w.id_on(1, "from"));
+    let to = w.connect(Version::V5, &w.id_on(0, "to"));
+    w.retain(from, &topic, b"gone", Q1);
+    w.delivers_mail = false;
+    w.subscribe_with(to, &topic, SubscriptionOptions::new(Q0), 1);
+    w.retain(from, &topic, b"", Q1);
+    w.subscribe_with(to, &topic, SubscriptionOptions::new(Q1), 2);
+    w.retain(from, &topic, b"x", Q1);
+    w.delivers_mail = true;
+    w.settle();
+    let got: Vec<_> = w.messages(to).into_iter().map(|m| (m.qos, m.ids)).collect();
+    assert!(!got.is_empty() && got.iter().all(|got| *got == (1, vec![2])), "{got:?}");
+    w.end();
+}
