@@ -124,6 +124,11 @@ impl RetainedRequests {
 
     /// The subscription is gone.
     pub fn cancel(&mut self, filter: &str) {
+        self.strike(filter);
+        self.tidy();
+    }
+
+    fn strike(&mut self, filter: &str) {
         // The first one may be waiting for an answer, which must find it and is then thrown away.
         let mut waits = self.asked;
         self.queue.retain_mut(|request| {
@@ -131,7 +136,6 @@ impl RetainedRequests {
             request.cancelled |= is_it;
             std::mem::take(&mut waits) || !is_it
         });
-        self.tidy();
     }
 
     /// Nothing waits any more: what was remembered for it is not needed.
@@ -259,8 +263,9 @@ impl Broker {
         if let Some(client) = self.clients.sessions.get_mut(session.index()) {
             let requests = &mut client.rare().retained;
             // Subscribing anew starts anew: there are no more requests than subscriptions, and one.
+            // What has been delivered meanwhile stays known.
             if existed {
-                requests.cancel(&request.filter);
+                requests.strike(&request.filter);
             }
             requests.queue.push_back(request);
         }

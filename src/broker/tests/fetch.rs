@@ -53,3 +53,45 @@ fn what_is_still_to_be_fetched_follows_also_while_nothing_is_retained() {
     assert!(!got.is_empty() && got.iter().all(|got| *got == (1, vec![2])), "{got:?}");
     w.end();
 }
+
+/// What was delivered while a subscription waited for retained messages is known also when it is
+/// replaced before it has asked for any.
+#[test]
+fn a_replaced_subscription_gets_nothing_older_than_what_has_come() {
+    let mut w = World::with(3, |c| c.max_outbox_bytes = 1_000);
+    let [here, owner, there] = [0, 1, 2];
+    let topic = w.topic_on(owner, "r/");
+    let from = w.connect(Version::V5, &w.id_on(there, "from"));
+    let to = w.connect(Version::V5, &w.id_on(here, "to"));
+    w.retain(from, &topic, b"old", Q0);
+    fill_outbox(&mut w, from, to);
+    w.subscribe_later(to, &topic);
+    // Its subscribers have the new message before the shard that is to retain it.
+    w.delivers_mail = false;
+    w.handle_retain(from, &topic, b"new");
+    let rest = w.send_first_mail(there);
+    assert!(w.deliver_batch(there, here));
+    w.subscribe_later(to, &topic);
+    w.make_room(to, usize::MAX);
+    assert!(w.deliver_batch(here, owner), "the question comes first");
+    w.send_last_mail(there, rest);
+    w.delivers_mail = true;
+    w.settle();
+    let texts = w.texts(to);
+    assert_eq!(texts.iter().filter(|text| text.len() < 9).collect::<Vec<_>>(), ["new"]);
+    w.end();
+}
+
+/// Has a client take nothing, with so much waiting for it that no more is fetched.
+fn fill_outbox(w: &mut World, from: C, to: C) {
+    w.subscribe(to, "filler", Q0);
+    w.peers[to].room = 0;
+    w.publish(from, "filler", &[b'x'; 800], Q0);
+}
+
+impl World {
+    /// Subscribes; SUBACK is still to be read.
+    fn subscribe_later(&mut self, c: C, filter: &str) {
+        self.ask(c, &[(filter, SubscriptionOptions::new(Q1))], 0);
+    }
+}
