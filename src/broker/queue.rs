@@ -41,6 +41,9 @@ impl Clients {
         retain: bool,
         encoding: &mut Encoding<'_>,
     ) -> Delivered {
+        if encoding.publication.is_expired(self.now.monotonic) {
+            return Err(DropReason::Expired);
+        }
         let Some(client) = self.sessions.get_mut(key.index()) else { return Ok(()) };
         // What is in the store need not be in memory, unless it is about to be sent.
         let in_memory = if client.is_online() { self.config.queued_in_memory } else { 0 };

@@ -183,7 +183,7 @@ impl Broker {
         }
         self.on_retain(Arc::clone(&message));
         let mut encoding = Encoding::of(&message);
-        if missed && !encoding.publication.is_expired(self.now.monotonic) {
+        if missed && !encoding.publication.is_too_late(self.now.monotonic) {
             self.deliver_here(None, &mut encoding);
         }
     }

@@ -118,7 +118,7 @@ impl Broker {
     /// Whether a message has expired on its way from another shard, which is counted.
     /// `[MQTT-3.3.2-5]`
     pub(super) fn has_expired(&self, encoding: &Encoding<'_>) -> bool {
-        let expired = encoding.publication.is_expired(self.now.monotonic);
+        let expired = encoding.publication.is_too_late(self.now.monotonic);
         self.stats.publish_dropped.add(DropReason::Expired, expired.into());
         expired
     }

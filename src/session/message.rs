@@ -25,12 +25,17 @@ pub struct Publication<'a> {
     pub qos: QoS,
     /// The RETAIN flag as the publisher set it.
     pub retain: bool,
-    /// When the message expires, in milliseconds of the broker's clock; [`NEVER`] if it does not.
+    /// When the message expires, in milliseconds of the broker's clock; [`NEVER`] if it does not,
+    /// [`AT_ONCE`] if it waits for nobody.
     pub expires_at: u64,
 }
 
 /// The expiry time of a message that does not expire.
 pub const NEVER: u64 = u64::MAX;
+/// The expiry time of a message with a Message Expiry Interval of 0: it goes to those that it can be
+/// sent to at once, and is neither queued nor retained. Its way to another shard is part of a delivery
+/// that has begun.
+pub const AT_ONCE: u64 = 0;
 
 impl Publication<'_> {
     /// The seconds left of the Message Expiry Interval at `now`: what a server sends on.
@@ -39,9 +44,16 @@ impl Publication<'_> {
         remaining(self.expires_at, now)
     }
 
-    /// Whether the message has expired at `now` and must not be sent any more. `[MQTT-3.3.2-5]`
+    /// Whether the message has expired at `now`: it must not wait any more, nor be sent when it has
+    /// waited. `[MQTT-3.3.2-5]`
     pub fn is_expired(&self, now: u64) -> bool {
         self.expires_at <= now
+    }
+
+    /// Whether the message has expired at `now` on its way to a shard and must not be delivered there.
+    /// `[MQTT-3.3.2-5]`
+    pub fn is_too_late(&self, now: u64) -> bool {
+        self.expires_at != AT_ONCE && self.is_expired(now)
     }
 }
 
@@ -138,14 +150,19 @@ pub fn forwarded<'b>(properties: &PublishProperties<'_>, buffer: &'b mut Vec<u8>
 
 /// When a message that arrived at `now` with this Message Expiry Interval expires.
 pub fn expiry(interval: Option<u32>, now: u64) -> u64 {
-    interval.map_or(NEVER, |seconds| now + u64::from(seconds) * 1000)
+    match interval {
+        None => NEVER,
+        Some(0) => AT_ONCE,
+        Some(seconds) => now + u64::from(seconds) * 1000,
+    }
 }
 
 fn remaining(expires_at: u64, now: u64) -> Option<u32> {
     if expires_at == NEVER {
         return None;
     }
-    // Rounded up, so that a message on its way within its last second does not arrive with 0.
+    // Rounded up, for whole seconds that it has waited are taken off: a message within its last second
+    // does not arrive with 0, which would mean another thing to the next broker.
     Some(u32::try_from(expires_at.saturating_sub(now).div_ceil(1000)).unwrap_or(u32::MAX))
 }
 
@@ -181,7 +198,7 @@ mod tests {
         assert_eq!(p.remaining_expiry(0), Some(5));
         assert_eq!(p.remaining_expiry(4_001), Some(1));
         assert!(!p.is_expired(4_999));
-        assert!(p.is_expired(5_000));
+        assert!(p.is_expired(5_000) && p.is_too_late(5_000));
         let forever = Publication { expires_at: NEVER, ..p };
         assert_eq!(forever.remaining_expiry(9), None);
         assert!(!forever.is_expired(u64::MAX - 1));
@@ -191,5 +208,10 @@ mod tests {
     fn an_expiry_interval_starts_when_the_message_arrives() {
         assert_eq!(expiry(Some(10), 500), 10_500);
         assert_eq!(expiry(None, 500), NEVER);
+        let at_once = Publication { expires_at: expiry(Some(0), 500), ..publication() };
+        for now in [500, 501, 50_000] {
+            assert!(at_once.is_expired(now) && !at_once.is_too_late(now));
+            assert_eq!(at_once.remaining_expiry(now), Some(0));
+        }
     }
 }

@@ -14,6 +14,8 @@ mod durable;
 #[cfg(test)]
 mod estate;
 #[cfg(test)]
+mod expiry;
+#[cfg(test)]
 mod explain;
 #[cfg(test)]
 mod fetch;
