@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use super::{
     Broker,
     client::{Client, Will},
-    journal::{Deferred, Once, from_unix},
+    journal::{Deferred, Once},
     queue::delivery,
 };
 use crate::{
@@ -209,7 +209,7 @@ impl Broker {
         if record.qos == 2 && !waits {
             return Err(DropReason::SessionEnded);
         }
-        let expires_at = from_unix(self.now, body.expires_at);
+        let expires_at = self.clients.journal.expiry(self.now, position, body.expires_at);
         let delivery = delivery(position, record, body, expires_at);
         self.clients.relieve();
         self.redispatch(&delivery, &estate.groups)

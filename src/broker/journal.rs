@@ -20,6 +20,7 @@
 
 mod endings;
 mod once;
+mod wall_clock;
 
 use std::collections::VecDeque;
 
@@ -27,10 +28,11 @@ use super::{Now, SessionKey};
 use endings::Endings;
 pub use once::Once;
 use once::Receptions;
+use wall_clock::WallClock;
 
 use crate::{
     codec::PacketId,
-    record::{Batch, Change, Epoch, Load, NEVER},
+    record::{Batch, Change, Epoch, Load, NEVER, Position},
     topics::{ShardId, ShardSet},
 };
 
@@ -50,6 +52,8 @@ pub struct Journal {
     /// Counts all that was staged.
     staged: u64,
     next_number: u64,
+    /// By which clock the times of what has which number were told.
+    wall_clock: WallClock,
     /// Epochs with changes that are not durable yet, oldest first; the present one may be the last.
     pending: VecDeque<Epoch>,
     /// The same for what was sent to each other shard.
@@ -136,6 +140,7 @@ impl Journal {
             staged: 0,
             // 0 is no number.
             next_number: first_number.unwrap_or(1).max(1).saturating_add(u64::from(id.0)),
+            wall_clock: WallClock::default(),
             pending: VecDeque::new(),
             sent: (0..shards).map(|_| VecDeque::new()).collect(),
             asked: ShardSet::default(),
@@ -166,6 +171,19 @@ impl Journal {
         let number = self.next_number;
         self.next_number = self.next_number.saturating_add(self.shards);
         number
+    }
+
+    /// The time has come on, and the wall clock may have been set.
+    pub fn set_now(&mut self, now: Now) {
+        if self.enabled {
+            self.wall_clock.observe(now, self.next_number);
+        }
+    }
+
+    /// When the delivery at `position`, which has been read from the store, expires on the broker's
+    /// clock; what is past is now.
+    pub fn expiry(&self, now: Now, position: Position, at: u64) -> u64 {
+        self.wall_clock.expiry(now, position, at)
     }
 
     /// Stages a change.
@@ -456,7 +474,7 @@ pub fn to_unix(now: Now, at: u64) -> u64 {
     now.unix.saturating_add(at).saturating_sub(now.monotonic)
 }
 
-/// A Unix time on the broker's clock; what is past is now.
+/// A Unix time that a start has found on the broker's clock; what is past is now.
 pub fn from_unix(now: Now, at: u64) -> u64 {
     if at == NEVER {
         return u64::MAX;

@@ -369,6 +369,7 @@ impl Broker {
     fn set_now(&mut self, now: Now) {
         self.now = now;
         self.clients.now = now;
+        self.clients.journal.set_now(now);
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::{
     SessionKey,
     deliver::{Clients, Delivered, Encoding, Matched, QueuedBytes},
-    journal::from_unix,
     keep::Keeping,
     send::{Line, ToSend, line},
 };
@@ -183,7 +182,8 @@ impl Clients {
                     let mut keeping = Keeping::new(&mut self.journal, self.now);
                     keeping.state(loaded.session, stored.position, DeliveryState::Queued);
                 }
-                let expires_at = from_unix(self.now, stored.body.as_ref()?.expires_at);
+                let at = stored.body.as_ref()?.expires_at;
+                let expires_at = self.journal.expiry(self.now, stored.position, at);
                 Some(delivery(stored.position, stored.record, stored.body?, expires_at))
             })
             .collect();

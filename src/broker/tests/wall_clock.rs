@@ -7,15 +7,17 @@ use crate::codec::*;
 const YEAR: u64 = 365 * 24 * 3_600_000;
 
 /// Worlds whose wall clock is set, before whatever is due comes due: not at all, a year ahead, a
-/// year back, and to a time before it began to count.
+/// year back, and to a time before it began to count. With a store and without one.
 fn with_steps(body: impl Fn(&mut World, &dyn Fn(&mut World))) {
     for step in [|unix| unix, |unix| unix + YEAR, |unix| unix - YEAR, |_| 0] {
-        let mut w = World::new(2);
-        body(&mut w, &|w| {
-            w.now.unix = step(w.now.unix);
-            w.jump(0);
-        });
-        w.end();
+        for mut w in [World::new(2), World::durable(2)] {
+            w.acknowledges = true;
+            body(&mut w, &|w| {
+                w.now.unix = step(w.now.unix);
+                w.jump(0);
+            });
+            w.end();
+        }
     }
 }
 
