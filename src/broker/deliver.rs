@@ -210,10 +210,6 @@ impl Clients {
         let qos = publication.qos.min(matched.options.qos);
         let retain =
             matched.retained || (publication.retain && matched.options.retain_as_published);
-        let Some(client) = self.sessions.get_mut(key.index()) else { return };
-        if let (Some(by), Some(rare)) = (encoding.supersedes, &mut client.rare) {
-            rare.retained.superseded(publication.topic, by);
-        }
         let delivered = if qos == QoS::AtMostOnce {
             self.deliver_qos0(key, matched, retain, encoding)
         } else {
@@ -221,6 +217,11 @@ impl Clients {
         };
         if let Err(reason) = delivered {
             self.stats.publish_dropped.add(reason, 1);
+        } else if let Some(by) = encoding.supersedes
+            && let Some(client) = self.sessions.get_mut(key.index())
+            && let Some(rare) = &mut client.rare
+        {
+            rare.retained.superseded(encoding.publication.topic, by);
         }
     }
 

@@ -82,6 +82,34 @@ fn a_replaced_subscription_gets_nothing_older_than_what_has_come() {
     w.end();
 }
 
+/// A live message that is dropped does not take the place of the retained one.
+#[test]
+fn a_live_message_that_is_dropped_supersedes_nothing() {
+    let mut w = World::with(3, |c| c.max_outbox_bytes = 2_000);
+    let [here, owner, there] = [0, 1, 2];
+    let topic = w.topic_on(owner, "r/");
+    let from = w.connect(Version::V5, &w.id_on(there, "from"));
+    let filler = w.connect(Version::V5, &w.id_on(here, "filler"));
+    let to = w.connect(Version::V5, &w.id_on(here, "to"));
+    w.retain(from, &topic, b"old", Q0);
+    w.subscribe(to, "live", Q0);
+    w.peers[to].room = 0;
+    w.delivers_mail = false;
+    w.subscribe_later(to, &topic);
+    assert!(w.deliver_batch(here, owner), "the question");
+    w.turn(owner);
+    for _ in 0..10 {
+        w.publish(filler, "live", &[b'x'; 400], Q0);
+    }
+    w.retain(from, &topic, b"new", Q0);
+    assert!(w.deliver_batch(there, here), "which is dropped");
+    w.make_room(to, usize::MAX);
+    w.delivers_mail = true;
+    w.settle();
+    assert!(w.messages(to).iter().any(|m| m.retain), "the old one, or the new one");
+    w.end();
+}
+
 /// Has a client take nothing, with so much waiting for it that no more is fetched.
 fn fill_outbox(w: &mut World, from: C, to: C) {
     w.subscribe(to, "filler", Q0);
