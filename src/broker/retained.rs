@@ -13,6 +13,7 @@ use std::{
 
 use super::{
     Broker, SessionKey,
+    client::Client,
     deliver::{Encoding, Matched},
     keep::Keeping,
     mail::{Credit, RetainedAnswer, RetainedQuery, ShardMessage},
@@ -293,19 +294,31 @@ impl Broker {
         }
     }
 
+    /// How many retained messages a session has room for: none while its client is away, or when half
+    /// of what its outbox or its queue takes is used up. The other half takes one answer.
+    fn room_for_retained(&self, client: &Client) -> usize {
+        let connection = self.clients.connections.get(client.connection.index());
+        let low_water = self.config.max_outbox_bytes / 2;
+        if connection.is_none_or(|connection| connection.queued() > low_water) {
+            return 0;
+        }
+        let queued = client.outgoing.as_ref().map_or(0, |outgoing| outgoing.queued());
+        (self.config.queue.messages / 2).max(1).saturating_sub(queued)
+    }
+
     fn next_question(&mut self, session: SessionKey) -> Option<(ShardId, RetainedQuery)> {
+        let client = self.clients.sessions.get(session.index())?;
+        let requests = &client.rare.as_ref()?.retained;
+        if requests.asked || requests.queue.is_empty() {
+            return None;
+        }
+        let room = self.room_for_retained(client);
+        if room == 0 {
+            return None;
+        }
         let client = self.clients.sessions.get_mut(session.index())?;
         let requests = &mut client.rare.as_mut()?.retained;
-        if requests.asked {
-            return None;
-        }
         let request = requests.queue.front()?;
-        let connection = self.clients.connections.get(client.connection.index())?;
-        let queued = client.outgoing.as_ref().map_or(0, |outgoing| outgoing.queued());
-        let room = (self.config.queue.messages / 2).max(1).saturating_sub(queued);
-        if room == 0 || connection.queued() > self.config.max_outbox_bytes / 2 {
-            return None;
-        }
         let shard = match is_wildcard(&request.filter) {
             true => ShardId(request.shard as u16),
             false => self.shared.retained_owner(&request.filter),
@@ -381,10 +394,10 @@ impl Broker {
 
     fn take_answer(&mut self, mut answer: RetainedAnswer) {
         let shards = self.shared.stats.len();
+        let client = self.clients.sessions.get(answer.session.index());
+        let Some(client) = client.filter(|client| client.serial == answer.serial) else { return };
+        let has_room = self.room_for_retained(client) > 0;
         let Some(client) = self.clients.sessions.get_mut(answer.session.index()) else { return };
-        if client.serial != answer.serial {
-            return;
-        }
         let Some(rare) = &mut client.rare else { return };
         let requests = &mut rare.retained;
         requests.asked = false;
@@ -392,6 +405,10 @@ impl Broker {
         if request.cancelled {
             requests.queue.pop_front();
             return requests.tidy();
+        }
+        if !has_room && !answer.messages.is_empty() {
+            // Asked for when there was some: to be asked for again.
+            return;
         }
         let (options, id) = (request.options, request.id);
         request.after = answer.next;

@@ -1,7 +1,7 @@
 //! Retained messages that are still to be fetched when something changes for their session.
 
 use super::world::*;
-use crate::codec::*;
+use crate::{codec::*, stats::DropReason};
 
 fn options(qos: QoS, retain_handling: RetainHandling) -> SubscriptionOptions {
     SubscriptionOptions { retain_handling, ..SubscriptionOptions::new(qos) }
@@ -79,6 +79,54 @@ fn a_replaced_subscription_gets_nothing_older_than_what_has_come() {
     w.settle();
     let texts = w.texts(to);
     assert_eq!(texts.iter().filter(|text| text.len() < 9).collect::<Vec<_>>(), ["new"]);
+    w.end();
+}
+
+/// An answer that comes when its client is gone is asked for again when that is back.
+#[test]
+fn retained_messages_are_not_lost_with_the_connection() {
+    for qos in [Q0, Q1] {
+        let mut w = World::new(2);
+        let from = w.connect(Version::V5, &w.id_on(1, "from"));
+        for n in 0..100 {
+            w.retain(from, &format!("r/{n}"), b"x", Q1);
+        }
+        let id = w.id_on(0, "to");
+        let to = w.connected(&staying(Version::V5, &id));
+        w.delivers_mail = false;
+        w.subscribe(to, "r/+", qos);
+        let before = w.messages(to).len();
+        assert!(before > 0 && before < 100, "another shard has the rest");
+        w.cut(to);
+        w.delivers_mail = true;
+        w.settle();
+        let to = w.connected(&staying(Version::V5, &id));
+        assert_eq!(w.messages(to).len(), 100 - before, "{qos:?}");
+        assert_eq!(w.dropped(DropReason::Offline), 0);
+        w.end();
+    }
+}
+
+/// So is one that comes when the client's outbox has filled up since it was asked for.
+#[test]
+fn retained_messages_are_not_lost_to_an_outbox_that_fills_up() {
+    let mut w = World::with(2, |c| c.max_outbox_bytes = 2_000);
+    let topic = w.topic_on(1, "r/");
+    let from = w.connect(Version::V5, &w.id_on(0, "from"));
+    let to = w.connect(Version::V5, &w.id_on(0, "to"));
+    w.retain(from, &topic, &[b'r'; 100], Q0);
+    w.subscribe(to, "live", Q0);
+    w.peers[to].room = 0;
+    w.delivers_mail = false;
+    w.subscribe_later(to, &topic);
+    for _ in 0..10 {
+        w.publish(from, "live", &[b'x'; 400], Q0);
+    }
+    assert!(w.dropped(DropReason::OutboxFull) > 0);
+    w.delivers_mail = true;
+    w.settle();
+    w.make_room(to, usize::MAX);
+    assert_eq!(w.messages(to).iter().filter(|m| m.retain).count(), 1);
     w.end();
 }
 
