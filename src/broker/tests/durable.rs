@@ -569,3 +569,38 @@ fn a_live_qos_0_message_comes_behind_those_in_the_store() {
         }
     }
 }
+
+/// The same when it cannot be read on with at once, and what is in memory expires meanwhile: the window
+/// is full then, so that an acknowledgement is to come, and asks.
+#[test]
+fn retained_messages_come_when_a_queue_that_was_not_read_on_with_has_expired() {
+    let mut w = World::durable_with(2, |c| {
+        (c.max_inflight, c.queued_in_memory, c.queue.messages) = (1, 3, 4);
+    });
+    let (from, keeper, to) = (w.id_on(0, "from"), w.id_on(1, "keeper"), w.id_on(1, "to"));
+    absent_subscriber(&mut w, &keeper, "once", Q2);
+    absent_subscriber(&mut w, &to, "a", Q1);
+    let from = w.connected(&kept(&from));
+    w.peers[from].acknowledges = true;
+    w.retain(from, "r", b"kept", Q0);
+    w.publish(from, "a", b"first", Q1);
+    for _ in 0..3 {
+        let expiry = PublishProperties { message_expiry_interval: Some(1), ..<_>::default() };
+        w.publish_with(from, "a", b"late", Q1, false, expiry);
+    }
+    let c = w.connected(&kept(&to));
+    w.ask(c, &[("r", SubscriptionOptions::new(Q0))], 0);
+    assert_eq!(w.texts(c), ["first"], "there is no room for more");
+    slow(&mut w, true);
+    w.publish(from, "once", b"x", Q2);
+    w.cut(c);
+    let c = w.connect_with(&kept(&to));
+    assert_eq!(w.brokers[1].clients.unread.len(), 1, "what other shards keep is awaited");
+    w.advance(2_000);
+    slow(&mut w, false);
+    let again = w.messages(c);
+    assert_eq!(again.iter().map(|m| m.text()).collect::<Vec<_>>(), ["first"]);
+    assert_eq!(w.totals().queued_messages, 2, "one in the store, and one of the other session");
+    w.ack(c, AckKind::Puback, again[0].id);
+    assert_eq!(w.texts(c), ["kept"]);
+}
