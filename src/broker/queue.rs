@@ -55,28 +55,31 @@ impl Clients {
         let left = self.max_queued_bytes.left(&self.stats);
         let room = if is_kept { left.stored } else { left.memory };
         let (caps, reason) = before.caps(self.config.queue, room);
+        let size = delivery.message.size();
+        let expired = outgoing.drop_expired(size, caps, self.now.monotonic);
         let stored_alone = is_kept
             && (outgoing.stored().messages > 0
                 || outgoing.queued_in_memory() >= in_memory
-                || left.memory < delivery.message.size() as u64);
+                || left.memory < size as u64);
         let kept = is_kept.then(|| {
             delivery.position = self.journal.number();
             delivery.clone()
         });
         let enqueued = match stored_alone {
-            true => {
-                let size = delivery.message.size();
-                outgoing.enqueue_stored(delivery.position, qos, size, caps)
-            }
+            true => outgoing.enqueue_stored(delivery.position, qos, size, caps),
             false => outgoing.enqueue(delivery, caps),
         };
         count_queued(&self.stats, before, outgoing);
         if outgoing.is_empty() {
             client.outgoing = None;
         }
+        self.stats.publish_dropped.add(DropReason::Expired, expired.len() as u64);
+        let mut keeping = Keeping::new(&mut self.journal, self.now);
+        for position in expired {
+            keeping.drop_delivery(number, position);
+        }
         let Enqueued::Waits { dropped, dropped_stored } = enqueued else { return Err(reason) };
         self.stats.publish_dropped.add(reason, (dropped.len() + dropped_stored) as u64);
-        let mut keeping = Keeping::new(&mut self.journal, self.now);
         for position in dropped {
             keeping.drop_delivery(number, position);
         }

@@ -33,6 +33,9 @@ pub struct Delivery {
 /// The position of a delivery that is not kept in the store.
 pub const UNSTORED: u64 = 0;
 
+/// So many messages of a full queue are looked at for whether they have expired, on the average.
+const LOOKED_AT_PER_MILLISECOND: u64 = 64;
+
 /// The caps on the queue of one session.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueCaps {
@@ -119,6 +122,8 @@ pub struct Outgoing {
     inflight: VecDeque<Inflight>,
     queue: VecDeque<Delivery>,
     queue_bytes: usize,
+    /// It is not looked before this for what has expired in the queue.
+    look_for_expired_at: u64,
     stored: StoredPart,
     /// How many in the queue are QoS 0.
     queued_qos0: usize,
@@ -267,6 +272,27 @@ impl Outgoing {
         enqueued
     }
 
+    /// Drops what has expired in memory, wherever in the queue it is, if there is no room for a message
+    /// of `size` bytes otherwise, and says the positions. `[MQTT-3.3.2-5]`
+    pub fn drop_expired(&mut self, size: usize, caps: QueueCaps, now: u64) -> Vec<u64> {
+        let has_room = self.queued() < caps.messages && self.queued_bytes() + size <= caps.bytes;
+        if has_room || now < self.look_for_expired_at {
+            return Vec::new();
+        }
+        (self.queue_bytes, self.queued_qos0, self.look_for_expired_at) = (0, 0, u64::MAX);
+        let mut expired = Vec::new();
+        for delivery in std::mem::take(&mut self.queue) {
+            match delivery.message.view().is_expired(now) {
+                true => expired.push(delivery.position),
+                false => self.push_queue(delivery),
+            }
+        }
+        // The longer it takes the less often.
+        let rest = self.queue.len() as u64 / LOOKED_AT_PER_MILLISECOND;
+        self.look_for_expired_at = self.look_for_expired_at.max(now + rest);
+        expired
+    }
+
     /// Drops old messages for one of `size` bytes, if that is what the caps say.
     fn make_room(&mut self, size: usize, caps: QueueCaps) -> Enqueued {
         if size > caps.bytes || caps.messages == 0 {
@@ -292,6 +318,8 @@ impl Outgoing {
 
     fn push_queue(&mut self, delivery: Delivery) {
         self.queue_bytes += delivery.message.size();
+        let expires_at = delivery.message.view().expires_at;
+        self.look_for_expired_at = self.look_for_expired_at.min(expires_at);
         self.queued_qos0 += usize::from(delivery.qos == QoS::AtMostOnce);
         self.queue.push_back(delivery);
     }

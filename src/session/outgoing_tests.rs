@@ -433,3 +433,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_has_expired_leaves_a_full_queue_and_is_not_looked_for_all_the_time() {
+    let mut outgoing = Outgoing::default();
+    let caps = QueueCaps { messages: 1_000, ..CAPS };
+    for n in 0..1_000 {
+        let expires_at = if n % 2 == 0 { NEVER } else { 100 + n };
+        let qos = if n % 4 == 3 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+        let delivery = Delivery { position: n, ..expiring(n as u32, qos, expires_at) };
+        assert!(outgoing.drop_expired(100, caps, n).is_empty(), "there is room");
+        outgoing.enqueue(delivery, caps);
+    }
+    assert_eq!(outgoing.drop_expired(100, caps, 105), [1, 3, 5]);
+    assert_eq!((outgoing.queued(), outgoing.queued_qos0), (997, 249));
+    let bytes: usize = outgoing.queue.iter().map(|delivery| delivery.message.size()).sum();
+    assert_eq!(outgoing.queued_bytes(), bytes);
+    let caps = QueueCaps { messages: 997, ..caps };
+    assert!(outgoing.drop_expired(100, caps, 119).is_empty(), "it is too soon");
+    assert_eq!(outgoing.drop_expired(100, caps, 120), [7, 9, 11, 13, 15, 17, 19]);
+}

@@ -81,6 +81,43 @@ fn a_message_that_expires_at_once_waits_for_nobody() {
     }
 }
 
+/// What has expired in a full queue goes before anything else does, wherever in the queue it is.
+///
+/// Shows: MQTT5-3.3.2-5
+#[test]
+fn what_has_expired_in_a_full_queue_takes_no_place_in_it() {
+    for drop_oldest in [false, true] {
+        for by_bytes in [false, true] {
+            let mut w = World::with(1, |c| {
+                c.queue.drop_oldest = drop_oldest;
+                match by_bytes {
+                    true => c.queue.bytes = 1_000,
+                    false => c.queue.messages = 3,
+                }
+            });
+            let from = w.connect(Version::V5, "from");
+            let to = w.connected(&staying(Version::V5, "to"));
+            w.subscribe(to, "t", Q1);
+            w.cut(to);
+            let payload = |text: &str| text.repeat(250);
+            w.publish(from, "t", payload("a").as_bytes(), Q1);
+            for (text, seconds) in [("b", 5), ("c", 1)] {
+                w.publish_with(from, "t", payload(text).as_bytes(), Q1, false, expiring(seconds));
+            }
+            w.advance(2_000);
+            w.publish(from, "t", payload("d").as_bytes(), Q1);
+            assert_eq!(w.dropped(DropReason::Expired), 1);
+            assert_eq!((w.dropped(DropReason::QueueFull), w.totals().queued_messages), (0, 3));
+            w.advance(10_000);
+            w.publish(from, "t", payload("e").as_bytes(), Q1);
+            let to = w.connected(&staying(Version::V5, "to"));
+            let texts: Vec<_> = w.texts(to).iter().map(|text| text[..1].to_owned()).collect();
+            assert_eq!(texts.concat(), "ade", "the oldest dropped: {drop_oldest}");
+            w.end();
+        }
+    }
+}
+
 /// It is not retained, but what was retained before is older and goes.
 #[test]
 fn a_message_that_expires_at_once_is_not_retained() {
