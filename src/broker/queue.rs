@@ -217,7 +217,8 @@ impl Line<'_> {
             Some(_) => {}
             None => keeping.drop_delivery(number, delivery.position),
         }
-        if delivery.qos == QoS::ExactlyOnce && number != 0 {
+        // As long as the store has it as it was, a start would send it again as a new one.
+        if delivery.qos != QoS::AtLeastOnce && number != 0 {
             self.hold();
         }
         let to_send = ToSend { qos: delivery.qos, retain: delivery.retain, dup, packet_id };

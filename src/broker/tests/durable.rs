@@ -9,13 +9,13 @@ use crate::{broker::Config, codec::*};
 const SHARDS: [usize; 3] = [1, 2, 3];
 
 /// A CONNECT of a session that outlives its connection.
-fn kept(id: &str) -> Connect<'_> {
+pub(super) fn kept(id: &str) -> Connect<'_> {
     let mut connect = Connect { clean_start: false, ..hello(Version::V5, id) };
     connect.properties.session_expiry_interval = Some(3_600);
     connect
 }
 
-fn slow(world: &mut World, is_slow: bool) {
+pub(super) fn slow(world: &mut World, is_slow: bool) {
     world.store.as_mut().unwrap().is_slow = is_slow;
     world.settle();
 }
@@ -25,7 +25,7 @@ fn batches(world: &World) -> usize {
 }
 
 /// A subscriber with a session that is kept, and is away.
-fn absent_subscriber(world: &mut World, id: &str, filter: &str, qos: QoS) {
+pub(super) fn absent_subscriber(world: &mut World, id: &str, filter: &str, qos: QoS) {
     let c = world.connected(&kept(id));
     world.subscribe(c, filter, qos);
     world.cut(c);
@@ -529,78 +529,4 @@ fn retained_messages_come_when_a_stored_queue_turns_out_to_have_expired() {
         let is_it = |got: &Got| matches!(got, Got::Publish(message) if message.text() == "kept");
         assert_eq!(w.got(to).iter().filter(|got| is_it(got)).count(), 1, "{shards} shards");
     }
-}
-
-/// `[MQTT-4.6.0-6]`: those of QoS 0 that wait in the store alone are not overtaken by a live one, also
-/// not when a start has found them there; where none waits, a live one does not wait either.
-#[test]
-fn a_live_qos_0_message_comes_behind_those_in_the_store() {
-    let change = |config: &mut Config| {
-        config.queue_qos0 = true;
-        config.max_inflight = 1;
-        config.queued_in_memory = 1;
-    };
-    for restarts in [false, true] {
-        for (waiting, expected) in [("a0b1c", "012"), ("abc", "2")] {
-            let mut w = World::durable_with(1, change);
-            absent_subscriber(&mut w, "s", "t", Q1);
-            let mut publisher = w.connect(Version::V5, "p");
-            for text in waiting.chars() {
-                let qos = if text.is_ascii_digit() { Q0 } else { Q1 };
-                w.publish(publisher, "t", text.to_string().as_bytes(), qos);
-            }
-            if restarts {
-                w = w.crash(1, 10, change);
-                publisher = w.connect(Version::V5, "p");
-            }
-            let (c, _) = w.resumed(&kept("s"));
-            w.publish(publisher, "t", b"2", Q0);
-            let mut seen = Vec::new();
-            loop {
-                let messages = w.messages(c);
-                seen.extend(messages.iter().filter(|m| m.qos == 0).map(|m| m.text().to_owned()));
-                if seen.is_empty() && waiting == "abc" {
-                    panic!("it waits, although none of QoS 0 does");
-                }
-                let Some(last) = messages.iter().rfind(|m| m.qos == 1) else { break };
-                w.ack(c, AckKind::Puback, last.id);
-            }
-            assert_eq!(seen.concat(), expected, "{waiting}, restarts: {restarts}");
-        }
-    }
-}
-
-/// The same when it cannot be read on with at once, and what is in memory expires meanwhile: the window
-/// is full then, so that an acknowledgement is to come, and asks.
-#[test]
-fn retained_messages_come_when_a_queue_that_was_not_read_on_with_has_expired() {
-    let mut w = World::durable_with(2, |c| {
-        (c.max_inflight, c.queued_in_memory, c.queue.messages) = (1, 3, 4);
-    });
-    let (from, keeper, to) = (w.id_on(0, "from"), w.id_on(1, "keeper"), w.id_on(1, "to"));
-    absent_subscriber(&mut w, &keeper, "once", Q2);
-    absent_subscriber(&mut w, &to, "a", Q1);
-    let from = w.connected(&kept(&from));
-    w.peers[from].acknowledges = true;
-    w.retain(from, "r", b"kept", Q0);
-    w.publish(from, "a", b"first", Q1);
-    for _ in 0..3 {
-        let expiry = PublishProperties { message_expiry_interval: Some(1), ..<_>::default() };
-        w.publish_with(from, "a", b"late", Q1, false, expiry);
-    }
-    let c = w.connected(&kept(&to));
-    w.ask(c, &[("r", SubscriptionOptions::new(Q0))], 0);
-    assert_eq!(w.texts(c), ["first"], "there is no room for more");
-    slow(&mut w, true);
-    w.publish(from, "once", b"x", Q2);
-    w.cut(c);
-    let c = w.connect_with(&kept(&to));
-    assert_eq!(w.brokers[1].clients.unread.len(), 1, "what other shards keep is awaited");
-    w.advance(2_000);
-    slow(&mut w, false);
-    let again = w.messages(c);
-    assert_eq!(again.iter().map(|m| m.text()).collect::<Vec<_>>(), ["first"]);
-    assert_eq!(w.totals().queued_messages, 2, "one in the store, and one of the other session");
-    w.ack(c, AckKind::Puback, again[0].id);
-    assert_eq!(w.texts(c), ["kept"]);
 }

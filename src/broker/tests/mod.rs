@@ -39,6 +39,8 @@ mod shrink;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
+mod stored_queue;
+#[cfg(test)]
 mod subscribe;
 #[cfg(test)]
 mod timeouts;
