@@ -42,6 +42,14 @@ pub struct Setup {
     pub groups: bool,
 }
 
+impl Setup {
+    /// Whether messages of QoS 0 wait for absent clients, too: where most of a queue is in the store
+    /// alone.
+    pub fn queues_qos0(self) -> bool {
+        self.in_memory == 1 && !self.groups
+    }
+}
+
 /// A CONNECT.
 #[derive(Debug, Clone, Copy)]
 pub struct Hello {

@@ -119,15 +119,17 @@ impl Simulation {
             && !life.subs.iter().any(low)
     }
 
-    /// [MQTT-4.3.3-2], [MQTT-4.3.3-13]: once for each way on which it comes, unless its publisher sent
-    /// it again in another session.
+    /// [MQTT-4.3.1-1], [MQTT-4.3.3-2], [MQTT-4.3.3-13]: once for each way on which it comes, unless its
+    /// publisher sent it again in another session.
     fn judge_duplicates(&mut self, number: usize, life: usize) {
         let message = &self.messages[number];
-        if message.qos < 2 || message.is_will || message.was_open || self.was_lowered(message) {
+        let may_be_lowered = message.was_open || self.was_lowered(message);
+        if message.is_will || message.qos == 1 || message.qos == 2 && may_be_lowered {
             return;
         }
         let mine = |r: &&Reception| (r.number, r.life) == (number, life);
-        let fresh = self.receptions.iter().filter(mine).filter(|r| r.fresh && r.qos == 2).count();
+        let same = |r: &&Reception| r.fresh && r.qos == message.qos;
+        let fresh = self.receptions.iter().filter(mine).filter(same).count();
         let subs = self.lives[life].subs.iter().filter(|sub| sub.matches(message.topic));
         let subs: Vec<_> = subs.collect();
         let plain = subs.iter().any(|sub| !sub.is_shared());
@@ -216,7 +218,7 @@ impl Simulation {
             let subs = &self.lives[life].subs;
             let granted = |sub: &Sub| sub.granted.is_some_and(|granted| granted < message.first);
             let in_time = subs.iter().any(|sub| sub.matches(message.topic) && granted(sub));
-            let apart = message.is_will || message.expiry > 0 || qos == 0 || others || !in_time;
+            let apart = message.is_will || message.expiry > 0 || others || !in_time;
             let apart = apart || self.losses > 0;
             if apart || !known.insert((life, number)) {
                 continue;

@@ -65,6 +65,7 @@ fn config(setup: Setup) -> impl FnOnce(&mut Config) {
     move |c| {
         c.max_inflight = setup.inflight;
         c.queued_in_memory = setup.in_memory;
+        c.queue_qos0 = setup.queues_qos0();
         c.max_outbox_bytes = setup.outbox;
         c.packets_per_turn = setup.packets_per_turn;
         c.queue =
