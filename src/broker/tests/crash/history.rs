@@ -43,10 +43,9 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Whether messages of QoS 0 wait for absent clients, too: where most of a queue is in the store
-    /// alone.
+    /// Whether messages of QoS 0 wait for absent clients, too.
     pub fn queues_qos0(self) -> bool {
-        self.in_memory == 1 && !self.groups
+        !self.groups
     }
 }
 
