@@ -379,9 +379,11 @@ impl Simulation {
         }
     }
 
-    /// [MQTT-4.6.0-6]: of each publisher, topic and QoS in the order in which they were published.
+    /// [MQTT-4.6.0-6]: of each publisher, topic and QoS in the order in which they were received. That is
+    /// not always the one in which they were sent: a client may publish on a second connection while it
+    /// is not decided who it is on the first.
     fn judge_order(&mut self) {
-        let mut last: BTreeMap<(usize, usize, usize, u8, u8), usize> = BTreeMap::new();
+        let mut last: BTreeMap<(usize, usize, usize, u8, u8), (Moment, usize)> = BTreeMap::new();
         let mut known = BTreeSet::new();
         for n in 0..self.receptions.len() {
             let Reception { session, number, qos, .. } = self.receptions[n];
@@ -396,10 +398,12 @@ impl Simulation {
             }
             let before =
                 last.entry((session, publisher, message.topic, message.qos, qos)).or_default();
-            let (was, is) = (*before, number);
-            *before = number;
-            self.wrong
-                .check(was <= is, || format!("order: {is} behind {was} in session {session}"));
+            let received = message.copies.first().map_or(0, |copy| copy.at);
+            let ((then, was), now) = (*before, received);
+            *before = (received, number);
+            self.wrong.check(then <= now, || {
+                format!("order: {number} behind {was} in session {session}")
+            });
         }
     }
 
