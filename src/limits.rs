@@ -121,6 +121,13 @@ pub const WORK_PER_TURN: usize = 65_536;
 /// a SUBSCRIBE, a retained topic looked at.
 pub const WORK_OF_A_LOOK: usize = 8;
 
+/// Connections on which messages came in one look at the ring from which on the turn looks again before
+/// it answers: the ring names some 20 at a time, and it is likely that it has more.
+pub const TALKS_OF_A_BUSY_LOOK: u32 = 16;
+
+/// How long a turn goes on looking; whoever came first waits this long for its answer.
+pub const GATHER_FOR: Duration = Duration::from_micros(500);
+
 /// Bytes that a turn encodes before it is ended early, so that they stay in the processor's caches
 /// and outboxes do not fill up while their sockets are empty.
 pub const ENCODED_PER_TURN: usize = 256 << 10;

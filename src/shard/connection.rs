@@ -171,6 +171,7 @@ impl Shard {
         let mut broker = self.broker.borrow_mut();
         let progress = broker.on_bytes(self.now(), key, bytes);
         if progress.talks {
+            self.gathering.borrow_mut().count();
             let now = self.now();
             self.regulars.borrow_mut().meet(key, now.monotonic, || broker.age(now, key));
         }

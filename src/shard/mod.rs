@@ -11,6 +11,7 @@ mod connection;
 mod driver;
 mod durable;
 mod flush;
+mod gathering;
 mod regulars;
 mod renewal;
 mod server;
@@ -34,6 +35,7 @@ pub use server::{Server, StartError};
 pub use trim::Trim;
 
 use flush::Writer;
+use gathering::Gathering;
 use regulars::Regulars;
 use renewal::Renewal;
 
@@ -123,6 +125,7 @@ pub(crate) struct Shard {
     newcomers: RefCell<VecDeque<Newcomer>>,
     /// Connections that are heard first while there is much to read.
     regulars: RefCell<Regulars>,
+    gathering: RefCell<Gathering>,
     renewal: Renewal,
     /// The connections that this shard's descriptor table holds at the most.
     max_open: u64,

@@ -407,6 +407,7 @@ fn make_shard(
         reads_since_accept: Cell::new(0),
         newcomers: RefCell::default(),
         regulars: RefCell::default(),
+        gathering: RefCell::default(),
         renewal: Renewal::new(plan.driver.is_renewable()),
         wake,
         uses: Cell::new(0),

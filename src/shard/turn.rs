@@ -49,6 +49,11 @@ impl Shard {
             }
             self.now.set(self.clock.now());
             self.hear_regulars();
+            let more_comes = self.gathering.borrow_mut().goes_on(Instant::now);
+            if more_comes && self.newcomers.borrow().is_empty() {
+                self.go_on();
+                return Poll::Pending;
+            }
             self.end_turn();
             self.return_credit();
             if self.has_drained() {
