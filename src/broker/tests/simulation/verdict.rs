@@ -383,7 +383,7 @@ impl Simulation {
     /// not always the one in which they were sent: a client may publish on a second connection while it
     /// is not decided who it is on the first.
     fn judge_order(&mut self) {
-        let mut last: BTreeMap<(usize, usize, usize, u8, u8), (Moment, usize)> = BTreeMap::new();
+        let mut last: BTreeMap<(usize, usize, usize, u8, u8), usize> = BTreeMap::new();
         let mut known = BTreeSet::new();
         for n in 0..self.receptions.len() {
             let Reception { session, number, qos, .. } = self.receptions[n];
@@ -396,14 +396,13 @@ impl Simulation {
             if !known.insert((session, number)) || others || message.copies.len() > 1 {
                 continue;
             }
-            let before =
-                last.entry((session, publisher, message.topic, message.qos, qos)).or_default();
-            let received = message.copies.first().map_or(0, |copy| copy.at);
-            let ((then, was), now) = (*before, received);
-            *before = (received, number);
-            self.wrong.check(then <= now, || {
-                format!("order: {number} behind {was} in session {session}")
-            });
+            let key = (session, publisher, message.topic, message.qos, qos);
+            let Some(was) = last.insert(key, number) else { continue };
+            let received =
+                |number: usize| self.messages[number].copies.first().map_or(0, |copy| copy.at);
+            let in_order = received(was) <= received(number);
+            self.wrong
+                .check(in_order, || format!("order: {number} behind {was} in session {session}"));
         }
     }
 
