@@ -154,15 +154,18 @@ fn suback_has_a_code_for_each_filter_in_order() {
             let filters: Vec<_> = filters.iter().map(|(f, options, _)| (*f, *options)).collect();
             let id = client.send_subscribe(&filters, 0);
             assert_eq!(client.expect_suback(id), expected);
-            let reasons = client.unsubscribe(&["a", "nowhere", "c", "c", "a/#/b", "$share/g/t"]);
-            let expected = [
-                ReasonCode::Success,
-                ReasonCode::NoSubscriptionExisted,
-                ReasonCode::Success,
-                ReasonCode::NoSubscriptionExisted,
-                ReasonCode::TopicFilterInvalid,
-                ReasonCode::Success,
-            ];
+            let (filters, expected): (Vec<_>, Vec<_>) = [
+                ("a", ReasonCode::Success),
+                ("nowhere", ReasonCode::NoSubscriptionExisted),
+                ("c", ReasonCode::Success),
+                ("c", ReasonCode::NoSubscriptionExisted),
+                ("a/#/b", ReasonCode::TopicFilterInvalid),
+                ("$share/g/t", ReasonCode::Success),
+            ]
+            .into_iter()
+            .filter(|(filter, _)| version == V5 || *filter != "a/#/b")
+            .unzip();
+            let reasons = client.unsubscribe(&filters);
             assert_eq!(reasons, if version == V5 { &expected[..] } else { &[] });
         }
     });
