@@ -10,7 +10,7 @@ mod outgoing;
 
 pub use alias::{AliasUse, InboundAliases, OutboundAliases};
 pub use incoming::{Incoming, Received};
-pub use message::{Message, NEVER, Publication, expiry, forwarded};
+pub use message::{AT_ONCE, Message, NEVER, Publication, expiry, forwarded};
 pub use outgoing::{
     Acknowledged, Delivery, Enqueued, Next, Outgoing, QueueCaps, StoredPart, UNSTORED,
 };
