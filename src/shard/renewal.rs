@@ -2,7 +2,8 @@
 //!
 //! An io_uring keeps the memory of every poll that was ever armed on it at a time, 259 bytes each, and
 //! monoio 40 bytes for each operation, until the ring is closed. When a shard's connections have all
-//! gone for good, it ends the few tasks that it has besides, and goes on with a new ring.
+//! gone for good, it ends the few tasks that it has besides, and goes on with a new ring. Before the shard
+//! itself ends, they end too.
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,39 +15,43 @@ use std::{
 
 use slab::Slab;
 
-use super::Shard;
+use super::{Shard, turn::Ending};
 
 /// Whether a new event loop is wanted, and the tasks that are to end before.
 #[derive(Debug)]
 pub(super) struct Renewal {
     /// Not with every driver.
     is_possible: bool,
-    is_wanted: Cell<bool>,
+    wanted: Cell<Option<Ending>>,
     tasks: RefCell<Slab<Option<Waker>>>,
 }
 
 impl Renewal {
     /// None is wanted.
     pub fn new(is_possible: bool) -> Self {
-        Self { is_possible, is_wanted: Cell::new(false), tasks: RefCell::default() }
+        Self { is_possible, wanted: Cell::new(None), tasks: RefCell::default() }
     }
 
     /// Whether the event loop is about to end.
     pub fn is_wanted(&self) -> bool {
-        self.is_wanted.get()
+        self.wanted.get().is_some()
     }
 
-    /// Whether nothing runs on it any more.
-    pub fn is_ready(&self) -> bool {
-        self.is_wanted() && self.tasks.borrow().is_empty()
+    /// Why the event loop ends, once nothing runs on it any more.
+    pub fn ending(&self) -> Option<Ending> {
+        self.wanted.get().filter(|_| self.tasks.borrow().is_empty())
     }
 
     /// Has all tasks end that wait with [`Task::or_end`].
     pub fn want(&self) {
-        if !self.is_possible {
-            return;
+        if self.is_possible {
+            self.end_tasks(Ending::Renewed);
         }
-        self.is_wanted.set(true);
+    }
+
+    /// The same, whatever comes after.
+    pub fn end_tasks(&self, why: Ending) {
+        self.wanted.set(Some(why));
         for (_, waker) in &mut *self.tasks.borrow_mut() {
             if let Some(waker) = waker.take() {
                 waker.wake();
@@ -56,7 +61,7 @@ impl Renewal {
 
     /// The new event loop has begun.
     pub fn is_done(&self) {
-        self.is_wanted.set(false);
+        self.wanted.set(None);
     }
 }
 

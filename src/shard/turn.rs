@@ -57,11 +57,11 @@ impl Shard {
             self.end_turn();
             self.return_credit();
             if self.has_drained() {
-                return Poll::Ready(Ending::Drained);
+                self.renewal.end_tasks(Ending::Drained);
             }
-            if self.renewal.is_ready() {
-                self.stats.event_loops_renewed.add(1);
-                return Poll::Ready(Ending::Renewed);
+            if let Some(ending) = self.renewal.ending() {
+                self.stats.event_loops_renewed.add((ending == Ending::Renewed).into());
+                return Poll::Ready(ending);
             }
             let more = self.take_in()
                 || self.broker.borrow().has_work()
