@@ -259,15 +259,23 @@ impl Mail {
 
     /// Stages an item for `to`.
     pub fn push(&mut self, to: ShardId, item: ShardMessage) {
-        if let Some(outgoing) = self.outgoing.get_mut(usize::from(to.0)) {
-            if item.is_data() {
-                outgoing.cost += 1;
-                if outgoing.left() == 0 {
-                    self.spent.insert(to);
-                }
-            }
+        let outgoing = match item.is_data() {
+            true => self.charge(to),
+            false => self.outgoing.get_mut(usize::from(to.0)),
+        };
+        if let Some(outgoing) = outgoing {
             outgoing.items.push(item);
         }
+    }
+
+    /// Takes the credit for a data item that is about to be staged.
+    fn charge(&mut self, to: ShardId) -> Option<&mut Outgoing> {
+        let outgoing = self.outgoing.get_mut(usize::from(to.0))?;
+        outgoing.cost += 1;
+        if outgoing.left() == 0 {
+            self.spent.insert(to);
+        }
+        Some(outgoing)
     }
 
     /// Stages a message to be retained by `owner`, and says which it is of all those.
@@ -276,11 +284,7 @@ impl Mail {
         owner: ShardId,
         message: Arc<Message>,
     ) -> Option<NonZeroU64> {
-        let outgoing = self.outgoing.get_mut(usize::from(owner.0))?;
-        outgoing.cost += 1;
-        if outgoing.left() == 0 {
-            self.spent.insert(owner);
-        }
+        let outgoing = self.charge(owner)?;
         outgoing.retained_count += 1;
         let number = NonZeroU64::new(outgoing.retained_count)?;
         outgoing.retained.push(Retaining { message, number, seen: ShardSet::default() });

@@ -55,7 +55,9 @@ impl Broker {
     /// more: its publisher is not read from until that has caught up. So it does not matter how many
     /// publish at once.
     pub(super) fn has_to_wait(&mut self, key: ConnectionKey, publish: &Publish<'_>) -> bool {
-        let spent = self.mail.spent();
+        let mut spent = self.mail.spent();
+        // This one needs no credit, and so has none.
+        spent.remove(self.id);
         if spent.is_empty() || !self.is_wanted_by(spent, key, publish) {
             return false;
         }
@@ -63,23 +65,20 @@ impl Broker {
         true
     }
 
-    /// Whether any of these shards, this one apart, is to have a message, as far as is known here.
+    /// Whether any of these shards is to have a message, as far as is known here.
     fn is_wanted_by(
         &mut self,
-        mut shards: ShardSet,
+        shards: ShardSet,
         key: ConnectionKey,
         publish: &Publish<'_>,
     ) -> bool {
-        shards.remove(self.id);
         let connection = self.clients.connections.get(key.index());
         let aliases = connection.and_then(|c| c.extra.as_ref()).map(|extra| &extra.inbound_aliases);
         let topic = match (publish.topic, publish.properties.topic_alias) {
             ("", Some(alias)) => aliases.and_then(|aliases| aliases.known(alias)).unwrap_or(""),
             (topic, _) => topic,
         };
-        if shards.is_empty()
-            || topics::validate_topic_name(topic, self.config.max_topic_levels).is_err()
-        {
+        if topics::validate_topic_name(topic, self.config.max_topic_levels).is_err() {
             return false;
         }
         let owner = self.shared.retained_owner(topic);
