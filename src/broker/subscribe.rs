@@ -125,11 +125,11 @@ impl Broker {
                     RetainHandling::SendAtNewSubscribe => !existed, // [MQTT-3.3.1-10]
                     RetainHandling::DoNotSend => false,      // [MQTT-3.3.1-11]
                 };
-                let request = RetainedRequest::new(filter, options, id);
+                let request = || RetainedRequest::new(filter, options, id);
                 if wants_retained && self.may_be_retained(filter) {
-                    self.want_retained(session, request, existed);
+                    self.want_retained(session, request(), existed);
                 } else if existed {
-                    self.replace_wanted(session, &request);
+                    self.replace_wanted(session, &request());
                 }
                 granted
             }
