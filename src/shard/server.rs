@@ -275,7 +275,8 @@ fn spawn(
                 core_affinity::set_for_current(core);
             }
             let random = random.wrapping_add(id as u64);
-            let result = run_shard(&plan, shared, endpoint, handover, random, recovery, &report);
+            let parts = Parts { shared, endpoint, handover, random, recovery };
+            let result = run_shard(&plan, parts, &report);
             if let Err(error) = &result {
                 // While the others start; after that, `Server::has_failed` tells.
                 let _ = report.send(Err(io::Error::new(error.kind(), error.to_string()).into()));
@@ -304,25 +305,28 @@ fn spawn(
 
 type Report = mpsc::Sender<Result<(), StartError>>;
 
-/// The life of one shard's thread.
-fn run_shard(
-    plan: &Plan,
+/// What one shard is made from, beside the [`Plan`] that all have.
+struct Parts {
     shared: Shared,
     endpoint: Endpoint<Envelope>,
+    /// If descriptor tables are separate.
     handover: Option<(Vec<HandoverSender>, HandoverReceiver)>,
     random: u64,
+    /// If there is a store.
     recovery: Option<Recovery>,
-    report: &Report,
-) -> io::Result<()> {
+}
+
+/// The life of one shard's thread.
+fn run_shard(plan: &Plan, parts: Parts, report: &Report) -> io::Result<()> {
     // Everything that the shards share is open by now; from here on each has its own table.
-    if handover.is_some() {
+    if parts.handover.is_some() {
         mesh::unshare_descriptor_table()?;
     }
-    let mut birth = Some((shared, endpoint, handover, recovery));
+    let mut parts = Some(parts);
     let mut life = None;
     plan.driver.run(async || {
-        if let Some((shared, endpoint, handover, recovery)) = birth.take() {
-            match open_shard(plan, shared, endpoint, handover, random, recovery) {
+        if let Some(parts) = parts.take() {
+            match open_shard(plan, parts) {
                 Ok(shard) => life = shard,
                 Err(error) => drop(report.send(Err(error))),
             }
@@ -344,15 +348,9 @@ fn run_shard(
 
 /// Makes a shard, has it take in what the store has of it, and listens. `None` if the start was given
 /// up elsewhere.
-fn open_shard(
-    plan: &Plan,
-    shared: Shared,
-    endpoint: Endpoint<Envelope>,
-    handover: Option<(Vec<HandoverSender>, HandoverReceiver)>,
-    random: u64,
-    recovery: Option<Recovery>,
-) -> Result<Option<Rc<Shard>>, StartError> {
-    let shard = make_shard(plan, shared, endpoint, handover, random)?;
+fn open_shard(plan: &Plan, mut parts: Parts) -> Result<Option<Rc<Shard>>, StartError> {
+    let recovery = parts.recovery.take();
+    let shard = make_shard(plan, parts)?;
     if let Some(recovery) = recovery {
         let clock = plan.clock;
         let take = |part| shard.broker.borrow_mut().on_restored(clock.now(), part);
@@ -369,13 +367,8 @@ fn open_shard(
     Ok(Some(shard))
 }
 
-fn make_shard(
-    plan: &Plan,
-    shared: Shared,
-    endpoint: Endpoint<Envelope>,
-    handover: Option<(Vec<HandoverSender>, HandoverReceiver)>,
-    random: u64,
-) -> io::Result<Rc<Shard>> {
+fn make_shard(plan: &Plan, parts: Parts) -> io::Result<Rc<Shard>> {
+    let Parts { shared, endpoint, handover, random, .. } = parts;
     let id = endpoint.id();
     let now = plan.clock.now();
     let authenticator = Anonymous { allowed: plan.settings.listeners.allow_anonymous };
