@@ -3,10 +3,9 @@
 //! Time is counted in ticks of [`TICK_MS`]. Five levels of 64 slots each cover about two years. An
 //! entry lies in the level of the highest six bits in which its deadline differs from the present
 //! tick, and moves down a level whenever the present reaches its slot, so that it is moved at most
-//! four times. There is no cancelling: owners check that what fires is still due; a fleet that has gone can
-//! be [let go of](TimerWheel::retain) before. A slot keeps its
-//! entries in blocks that are freed as soon as the slot is emptied, so that no list is ever half
-//! empty for having doubled.
+//! four times. There is no cancelling: owners check that what fires is still due; a fleet that has
+//! gone can be [let go of](TimerWheel::retain) before. A slot keeps its entries in blocks that are
+//! freed as soon as the slot is emptied, so that no list is ever half empty for having doubled.
 
 /// The length of a tick, in milliseconds.
 pub const TICK_MS: u64 = 64;

@@ -59,8 +59,8 @@ impl Renewal {
         }
     }
 
-    /// The new event loop has begun.
-    pub fn is_done(&self) {
+    /// A new event loop begins.
+    pub fn begin(&self) {
         self.wanted.set(None);
     }
 }

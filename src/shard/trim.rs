@@ -8,10 +8,10 @@
 const LEAST: u64 = 20_000;
 /// The looks for which the number of connections must have stayed: 5 s.
 const STILL: u32 = 100;
-/// The looks after which the shards have let go of what they do not need: 1 s.
-const LET_GO: u32 = 20;
 /// It stays if it changes by no more than this between two looks.
 const FEW: u64 = 100;
+/// The looks after which the shards have let go of what they do not need: 1 s.
+const LET_GO: u32 = 20;
 
 /// Watches the number of connections, and gives memory back when most of them have gone for good.
 #[derive(Debug, Default)]

@@ -83,7 +83,7 @@ impl Shard {
         // Whatever was to be woken was on the old one.
         *self.root.borrow_mut() = None;
         self.asleep.set(false);
-        self.renewal.is_done();
+        self.renewal.begin();
         for listener in self.listeners.borrow().iter() {
             monoio::spawn(Rc::clone(self).accept_from(Rc::clone(listener)));
         }
