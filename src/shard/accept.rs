@@ -60,7 +60,7 @@ impl Shard {
             return;
         }
         self.reads_since_accept.set(0);
-        for listener in self.listeners.borrow().iter() {
+        for listener in self.listeners.borrow().iter().filter(|listener| listener.is_ready()) {
             self.accept_some(listener, None);
         }
     }
