@@ -34,24 +34,24 @@ pub const ACCEPTS_AT_ONCE: usize = 64;
 /// running yet. All of a fleet's CONNECTs at once would keep those that are connected waiting.
 pub const NEWCOMERS_PER_TURN: usize = 64;
 
-/// Connections of one shard that are heard first while it has much to read. Those beyond it are read
-/// in the order in which the ring names them.
-pub const MAX_REGULARS: usize = 4_096;
+/// Connections of one shard that wait together, because messages flow on them all the time, instead of
+/// each for itself. The shard keeps 32 bytes for each, and for those that may become one.
+pub const MAX_REGULARS: usize = 65_536;
 
 /// For how long a connection has been open, in seconds, when it can become one of them. Whoever comes
 /// back with a whole fleet and takes what has waited for it is not one yet.
 pub const REGULAR_AFTER: u64 = 2;
 
-/// How long one of them is remembered after its client has published or acknowledged something.
+/// How long one of them stays one after its client has published or acknowledged something. The first
+/// such packet makes none of it, only another one within this time.
 pub const REGULAR_FOR: Duration = Duration::from_secs(10);
 
-/// Others read in one turn from which on those are heard first: the ring names some 20 connections at
-/// a time, and it is likely that it has more.
-pub const STRANGERS_OF_A_BUSY_TURN: usize = 16;
+/// Of those, how many are read in one go, if so many have something to say.
+pub const REGULARS_OF_A_LOOK: usize = 128;
 
-/// How often those that are heard first are asked, with one system call, whether they have something
-/// to say: this times their number, and a millisecond at the least. To ask takes 0.1 µs for each.
-pub const PAUSE_PER_REGULAR: Duration = Duration::from_micros(5);
+/// Others read in one turn from which on those are heard before it ends: the ring names some 20
+/// connections at a time, and it is likely that it has more.
+pub const STRANGERS_OF_A_BUSY_TURN: usize = 16;
 
 /// Reads after which a busy shard looks at its listeners again. While it deals with what thousands
 /// of connections have sent, a backlog of 4,096 would overflow.

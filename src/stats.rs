@@ -387,6 +387,8 @@ stats! {
     cross_shard_received: Counter,
     /// Times that reading from a client was paused: another shard was behind, or it did not read.
     reads_paused: Counter,
+    /// Connections that wait together, because messages flow on them all the time.
+    connections_regular: Gauge,
     /// Reads from clients that were heard before their turn, because many others came at once.
     reads_ahead: Counter,
     /// Times that a shard went on with a new event loop, because all its connections had gone.

@@ -28,7 +28,7 @@ const LOADS: [Figure; 7] = [
 ];
 
 /// The figures themselves.
-const FIGURES: [Figure; 22] = [
+const FIGURES: [Figure; 23] = [
     ("clients/connected", |t| t.clients_connected),
     ("clients/disconnected", |t| t.sessions.saturating_sub(t.clients_connected)),
     ("clients/total", |t| t.sessions),
@@ -49,6 +49,7 @@ const FIGURES: [Figure; 22] = [
     ("retained messages/count", |t| t.retained_messages),
     ("retained messages/bytes", |t| t.retained_bytes),
     ("wills/published", |t| t.wills_published),
+    ("connections/regular", |t| t.connections_regular),
     ("reads/ahead", |t| t.reads_ahead),
     ("event_loops/renewed", |t| t.event_loops_renewed),
 ];

@@ -21,9 +21,12 @@ use crate::{
 };
 
 /// What the task does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// Wait for bytes and read them.
     Read,
+    /// The same; there may be some already.
+    ReadOn,
     /// Handle the bytes at hand.
     Handle,
     /// Go on with the bytes at hand in the next turn.
@@ -34,6 +37,18 @@ pub(super) enum Step {
     HandOver(ShardId),
     /// It is over.
     Close(CloseReason),
+    /// It is over, and that is told already.
+    Gone,
+}
+
+impl Step {
+    /// Reads on at once, if it is to read and there may be more.
+    fn and_read_on(self, is_more: bool) -> Self {
+        match self {
+            Self::Read if is_more => Self::ReadOn,
+            step => step,
+        }
+    }
 }
 
 impl Shard {
@@ -49,7 +64,10 @@ impl Shard {
         monoio::spawn(async move {
             loop {
                 step = match step {
-                    Step::Read => match socket.readable().await {
+                    Step::Read | Step::ReadOn if shard.regulars.borrow_mut().has_candidate(key) => {
+                        shard.wait_in_set(key, socket.as_fd()).await
+                    }
+                    Step::Read | Step::ReadOn => match socket.readable().await {
                         Ok(()) => shard.read(key, socket.as_fd()),
                         Err(_) => Step::Close(CloseReason::IoError),
                     },
@@ -70,6 +88,9 @@ impl Shard {
                     }
                     Step::Close(reason) => {
                         shard.closed(key, reason);
+                        Step::Gone
+                    }
+                    Step::Gone => {
                         socket.close();
                         return;
                     }
@@ -89,18 +110,19 @@ impl Shard {
             Ok(0) => return Step::Close(CloseReason::PeerClosed),
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Step::Read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Step::ReadOn,
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
                 return Step::Close(CloseReason::PeerClosed);
             }
             Err(_) => return Step::Close(CloseReason::IoError),
         };
+        let was_all = received < room.len();
         let bytes = buffer.get(..received).unwrap_or_default();
         let mut unread = self.take_unread(key);
         if !unread.is_empty() {
             unread.extend_from_slice(bytes);
             drop(buffer);
-            return self.handle_kept(key, unread);
+            return self.handle_kept(key, unread).and_read_on(!was_all);
         }
         let (consumed, step) = self.handle(key, bytes);
         let rest = bytes.get(consumed..).unwrap_or_default();
@@ -109,7 +131,7 @@ impl Shard {
             drop(buffer);
             self.keep_unread(key, rest);
         }
-        step
+        step.and_read_on(!was_all)
     }
 
     /// How many bytes to read at once. A client that is made to wait with what it has sent holds no
@@ -190,7 +212,7 @@ impl Shard {
     }
 
     /// The connection's task is over.
-    fn closed(&self, key: ConnectionKey, reason: CloseReason) {
+    pub(super) fn closed(&self, key: ConnectionKey, reason: CloseReason) {
         self.touch();
         drop(self.take_unread(key));
         let mut broker = self.broker.borrow_mut();

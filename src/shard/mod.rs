@@ -123,7 +123,7 @@ pub(crate) struct Shard {
     listeners: RefCell<Vec<Rc<Listener>>>,
     reads_since_accept: Cell<u32>,
     newcomers: RefCell<VecDeque<Newcomer>>,
-    /// Connections that are heard first while there is much to read.
+    /// Connections that wait together, and are heard first while there is much to read.
     regulars: RefCell<Regulars>,
     gathering: RefCell<Gathering>,
     renewal: Renewal,
@@ -307,6 +307,7 @@ impl Shard {
         sockets.shrink_to_fit();
         self.unread.borrow_mut().shrink_to_fit();
         self.paused.borrow_mut().shrink_to_fit();
+        self.regulars.borrow_mut().shrink();
         let is_empty =
             self.broker.borrow().connections() == 0 && self.newcomers.borrow().is_empty();
         if is_empty && !self.draining.get() {

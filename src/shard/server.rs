@@ -18,6 +18,7 @@ use super::{
     capacity::Capacity,
     durable::{OpenedStore, Recovery, Restorer, RunningStore},
     flush::Writer,
+    regulars::Regulars,
     renewal::Renewal,
     settings::{broker_config, listener_options},
     turn::Ending,
@@ -373,7 +374,8 @@ fn make_shard(plan: &Plan, parts: Parts) -> io::Result<Rc<Shard>> {
     let now = plan.clock.now();
     let authenticator = Anonymous { allowed: plan.settings.listeners.allow_anonymous };
     let config = Arc::clone(&plan.config);
-    let (stats, all_stats) = (shared.stats.get(id).cloned(), shared.stats.clone());
+    let stats = shared.stats.get(id).cloned().unwrap_or_default();
+    let all_stats = shared.stats.clone();
     let shard_id = ShardId(id as u16);
     let broker = Broker::new(shard_id, config, shared, Box::new(authenticator), now, random);
     let wake = Socket::duplicate(endpoint.wake_fd())?;
@@ -392,14 +394,14 @@ fn make_shard(plan: &Plan, parts: Parts) -> io::Result<Rc<Shard>> {
             next_token: Cell::new((id as u64) << 48),
             waiting: RefCell::new(VecDeque::new()),
         }),
-        stats: stats.unwrap_or_default(),
+        stats: Arc::clone(&stats),
         all_stats,
         store: OnceCell::new(),
         addresses: plan.address_counts.clone(),
         listeners: RefCell::default(),
         reads_since_accept: Cell::new(0),
         newcomers: RefCell::default(),
-        regulars: RefCell::default(),
+        regulars: RefCell::new(Regulars::new(stats)?),
         gathering: RefCell::default(),
         renewal: Renewal::new(plan.driver.is_renewable()),
         wake,

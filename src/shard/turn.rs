@@ -89,6 +89,7 @@ impl Shard {
         }
         monoio::spawn(Rc::clone(self).watch_mailbox());
         monoio::spawn(Rc::clone(self).watch_clock());
+        monoio::spawn(Rc::clone(self).watch_regulars());
     }
 
     /// Begins another turn, through the event loop: were a task woken from here, the loop would run
@@ -145,6 +146,7 @@ impl Shard {
         self.catching_up.set(false);
         self.next_tick.set(now.monotonic + TICK.as_millis() as u64);
         self.broker.borrow_mut().on_tick(now);
+        self.dismiss_silent_regulars();
         for key in std::mem::take(&mut *self.unwritten.borrow_mut()) {
             self.write_or_wait(&mut self.broker.borrow_mut(), key);
         }
