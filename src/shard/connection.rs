@@ -43,7 +43,7 @@ pub(super) enum Step {
 
 impl Step {
     /// Reads on at once, if it is to read and there may be more.
-    fn and_read_on(self, is_more: bool) -> Self {
+    pub(super) fn and_read_on(self, is_more: bool) -> Self {
         match self {
             Self::Read if is_more => Self::ReadOn,
             step => step,
@@ -116,13 +116,13 @@ impl Shard {
             }
             Err(_) => return Step::Close(CloseReason::IoError),
         };
-        let was_all = received < room.len();
+        let is_more = received == room.len();
         let bytes = buffer.get(..received).unwrap_or_default();
         let mut unread = self.take_unread(key);
         if !unread.is_empty() {
             unread.extend_from_slice(bytes);
             drop(buffer);
-            return self.handle_kept(key, unread).and_read_on(!was_all);
+            return self.handle_kept(key, unread).and_read_on(is_more);
         }
         let (consumed, step) = self.handle(key, bytes);
         let rest = bytes.get(consumed..).unwrap_or_default();
@@ -131,7 +131,7 @@ impl Shard {
             drop(buffer);
             self.keep_unread(key, rest);
         }
-        step.and_read_on(!was_all)
+        step.and_read_on(is_more)
     }
 
     /// How many bytes to read at once. A client that is made to wait with what it has sent holds no

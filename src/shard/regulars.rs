@@ -269,7 +269,7 @@ impl Shard {
             }
             let step = self.handle_kept(key, self.take_unread(key));
             // What has come meanwhile is not told of again.
-            self.go_on_later(key, if let Step::Read = step { Step::ReadOn } else { step });
+            self.go_on_later(key, step.and_read_on(true));
         }
         if self.regulars.borrow_mut().is_due() {
             let heard = self.hear_set();
@@ -290,11 +290,9 @@ impl Shard {
             } else {
                 continue;
             }
-            match self.read(key, descriptor) {
-                // The stream ends behind that.
-                Step::Read if flags != EventFlags::IN => self.go_on_later(key, Step::ReadOn),
-                step => self.go_on_later(key, step),
-            }
+            let step = self.read(key, descriptor);
+            // With another flag, the stream ends behind what came.
+            self.go_on_later(key, step.and_read_on(flags != EventFlags::IN));
         }
         self.regulars.borrow_mut().events = events;
         heard
@@ -306,7 +304,6 @@ impl Shard {
             return;
         }
         let Some((descriptor, _)) = self.descriptor(key) else { return };
-        let is_paused = self.broker.borrow().is_paused(key);
         let mut regulars = self.regulars.borrow_mut();
         let waits_for = match step {
             Step::ReadOn => {
@@ -318,7 +315,7 @@ impl Shard {
                 return;
             }
             // It may have been told to go on already: a turn that produces much ends before this.
-            Step::Pause if is_paused => WaitsFor::Broker,
+            Step::Pause if self.broker.borrow().is_paused(key) => WaitsFor::Broker,
             Step::Yield | Step::Pause => WaitsFor::Turn,
             // Here and now, before what others have sent since.
             Step::Close(reason) => {
