@@ -154,20 +154,7 @@ fn in_a_crowd_those_with_messages_are_heard_first() {
                 assert!(Instant::now() < deadline, "nobody was heard before the crowd");
                 let texts: Vec<String> = (0..100).map(|n| format!("{round} {n}")).collect();
                 // In one piece, so that nothing comes later that would have the rest handled.
-                let mut bytes = Vec::new();
-                let mut encode = |text: &String| {
-                    let packet_id = from.next_id();
-                    let publish = Publish {
-                        topic: "t",
-                        payload: text.as_bytes(),
-                        qos: QoS::AtLeastOnce,
-                        packet_id: Some(packet_id),
-                        ..Publish::default()
-                    };
-                    bytes.extend(from.encode(&Packet::Publish(publish)));
-                    packet_id.get()
-                };
-                let ids: Vec<u16> = texts.iter().map(&mut encode).collect();
+                let (bytes, ids) = from.encode_publishes("t", &texts);
                 from.send_raw(&bytes);
                 for (id, text) in ids.into_iter().zip(&texts) {
                     from.expect_ack(AckKind::Puback, id);

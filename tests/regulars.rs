@@ -10,9 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ringmq::codec::{AckKind, Packet, Will, WillProperties};
+use ringmq::codec::{AckKind, Will, WillProperties};
 use rustix::process::Signal;
-use support::{Client, PATIENCE, Publish, QoS, Server, Version};
+use support::{Client, PATIENCE, QoS, Server, Version};
 
 const FLAGS: [&str; 4] = [
     "--packets-per-turn=3",
@@ -104,20 +104,7 @@ fn all_that_comes_in_one_piece_is_handled_in_order_in_many_turns() {
         let (mut from, mut to) = pair(&server);
         for round in 0..3 {
             let texts: Vec<String> = (0..20_000).map(|n| format!("{round} {n}")).collect();
-            let mut bytes = Vec::new();
-            let mut ids = Vec::new();
-            for text in &texts {
-                let id = from.next_id();
-                let publish = Publish {
-                    topic: "t",
-                    payload: text.as_bytes(),
-                    qos: QoS::AtLeastOnce,
-                    packet_id: Some(id),
-                    ..Publish::default()
-                };
-                bytes.extend(from.encode(&Packet::Publish(publish)));
-                ids.push(id.get());
-            }
+            let (bytes, ids) = from.encode_publishes("t", &texts);
             all_at_once(&server, || from.send_raw(&bytes));
             for (id, text) in ids.into_iter().zip(&texts) {
                 from.expect_ack(AckKind::Puback, id);

@@ -147,6 +147,25 @@ impl Client {
         bytes
     }
 
+    /// A PUBLISH of QoS 1 for each of these texts, all in one piece, and their packet identifiers.
+    pub fn encode_publishes(&mut self, topic: &str, texts: &[String]) -> (Vec<u8>, Vec<u16>) {
+        let mut bytes = Vec::new();
+        let mut encode = |text: &String| {
+            let packet_id = self.next_id();
+            let publish = Publish {
+                topic,
+                payload: text.as_bytes(),
+                qos: QoS::AtLeastOnce,
+                packet_id: Some(packet_id),
+                ..Publish::default()
+            };
+            bytes.extend(self.encode(&Packet::Publish(publish)));
+            packet_id.get()
+        };
+        let ids = texts.iter().map(&mut encode).collect();
+        (bytes, ids)
+    }
+
     /// Sends a CONNECT with a clean start and no keep-alive, unless `adjust` changes it.
     pub fn send_connect<'a>(&mut self, client_id: &'a str, adjust: impl FnOnce(&mut Connect<'a>)) {
         let mut connect = Connect {
