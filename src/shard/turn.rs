@@ -68,7 +68,11 @@ impl Shard {
                 || self.regulars.borrow().goes_on()
                 || !self.next_turn.borrow().is_empty()
                 || self.handover.as_ref().is_some_and(|h| !h.waiting.borrow().is_empty());
-            if more || !self.endpoint.prepare_sleep() {
+            let lingers = !more && self.gathering.borrow_mut().lingers();
+            if lingers {
+                rustix::thread::sched_yield();
+            }
+            if more || lingers || !self.endpoint.prepare_sleep() {
                 self.go_on();
             } else {
                 self.asleep.set(true);
