@@ -115,6 +115,15 @@ impl<'a> Encoding<'a> {
         self.message.get_or_insert_with(|| Arc::new(Message::new(&self.publication)))
     }
 
+    /// The message for another shard. One that is for that shard `alone`, and that nobody here has
+    /// needed yet, is made there and then and not held here.
+    pub(super) fn for_another_shard(&mut self, alone: bool) -> Arc<Message> {
+        match self.message {
+            None if alone => Arc::new(Message::new(&self.publication)),
+            _ => self.message().for_another_shard(),
+        }
+    }
+
     /// The message as it is owed to one session.
     pub(super) fn owed(&mut self, matched: Matched<'_>, qos: QoS, retain: bool) -> Delivery {
         Delivery {
@@ -377,6 +386,34 @@ impl Clients {
         let text = text.filter(|_| connection.is_some_and(|c| c.problem_information));
         if !self.try_explained(key, text, packet) {
             self.unsendable.push(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_for_one_other_shard_alone_is_made_for_it_and_not_held() {
+        let publication = Publication {
+            topic: "a/b",
+            payload: b"payload",
+            forwarded: &[],
+            qos: QoS::AtMostOnce,
+            retain: false,
+            expires_at: u64::MAX,
+        };
+        let mut encoding = Encoding::new(publication);
+        let alone = encoding.for_another_shard(true);
+        assert!(encoding.message.is_none());
+        assert_eq!(alone.view().payload, b"payload");
+
+        // The next ones share the bytes of one copy, but no counter of handles.
+        let (first, second) = (encoding.for_another_shard(false), encoding.for_another_shard(true));
+        assert_eq!(first.view().payload.as_ptr(), second.view().payload.as_ptr());
+        for message in [&alone, &first, &second] {
+            assert_eq!(Arc::strong_count(message), 1);
         }
     }
 }

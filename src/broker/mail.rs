@@ -183,6 +183,8 @@ struct Outgoing {
     /// All that was ever staged to be retained.
     retained_count: u64,
     items: Vec<ShardMessage>,
+    /// How many there were the last time.
+    usual: usize,
     /// The data items among them.
     cost: u32,
     credit: u32,
@@ -264,6 +266,9 @@ impl Mail {
             false => self.outgoing.get_mut(usize::from(to.0)),
         };
         if let Some(outgoing) = outgoing {
+            if outgoing.items.capacity() == 0 {
+                outgoing.items.reserve(outgoing.usual);
+            }
             outgoing.items.push(item);
         }
     }
@@ -310,6 +315,7 @@ impl Mail {
         let mut last = Vec::with_capacity(self.outgoing.len());
         for (to, outgoing) in self.outgoing.iter_mut().enumerate() {
             let is_question = |item: &ShardMessage| matches!(item, ShardMessage::RetainedQuery(_));
+            outgoing.usual = outgoing.items.len();
             let items = std::mem::take(&mut outgoing.items);
             let (questions, items) = match items.iter().any(is_question) {
                 true => items.into_iter().partition(is_question),

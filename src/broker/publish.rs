@@ -315,12 +315,13 @@ impl Broker {
         if encoding.publication.retain && self.config.retain_available {
             self.mail.was_routed(self.shared.retained_owner(topic), shards);
         }
+        let is_alone = shards.len() == 1;
         for to in shards.iter() {
             routed.matched = true;
             if !self.may_send(to, encoding.publication.qos, routed) {
                 continue;
             }
-            let message = encoding.message().for_another_shard();
+            let message = encoding.for_another_shard(is_alone);
             let (from, retain) = (self.id, encoding.supersedes.map(|retain| retain.number));
             self.mail.push(
                 to,

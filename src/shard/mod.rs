@@ -67,6 +67,9 @@ pub enum Envelope {
     Shrink,
 }
 
+// Mail becomes envelopes where it lies.
+const _: () = assert!(size_of::<Envelope>() == size_of::<ShardMessage>());
+
 /// A connection on the way to its home shard.
 pub struct Arrival {
     peer: SocketAddr,

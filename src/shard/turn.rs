@@ -235,8 +235,15 @@ impl Shard {
         let mut outgoing = self.outgoing.borrow_mut();
         broker.take_mail(|to, mail, cost| {
             let Some(staged) = outgoing.get_mut(usize::from(to.0)) else { return };
-            let mut envelopes = std::mem::take(staged);
-            envelopes.extend(mail.into_iter().map(Envelope::Mail));
+            // Made of the mail in place, if there is nothing to go before it.
+            let mail = mail.into_iter().map(Envelope::Mail);
+            let envelopes = match std::mem::take(staged) {
+                staged if staged.is_empty() => mail.collect(),
+                mut staged => {
+                    staged.extend(mail);
+                    staged
+                }
+            };
             self.endpoint.send(usize::from(to.0), envelopes, cost);
         });
         for (to, staged) in outgoing.iter_mut().enumerate() {
