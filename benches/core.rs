@@ -33,7 +33,7 @@ fn publish(version: Version, topic: &str, qos: QoS) -> Vec<u8> {
     bytes
 }
 
-#[divan::bench(args = [Version::V3_1_1, Version::V5])]
+#[divan::bench(args = [Version::V3_1_1, Version::V5], sample_size = 10_000)]
 fn decode_publish(bencher: Bencher, version: Version) {
     let bytes = publish(version, "fleet/0123456789abcdef/telemetry", QoS::AtLeastOnce);
     bencher.bench(|| {
@@ -42,7 +42,7 @@ fn decode_publish(bencher: Bencher, version: Version) {
     });
 }
 
-#[divan::bench(args = [Version::V3_1_1, Version::V5])]
+#[divan::bench(args = [Version::V3_1_1, Version::V5], sample_size = 10_000)]
 fn encode_publish(bencher: Bencher, version: Version) {
     let head = PublishHead {
         qos: QoS::AtLeastOnce,
@@ -218,7 +218,7 @@ fn fan_out_qos0(bencher: Bencher, subscribers: usize) {
 }
 
 /// A message and its hop to another thread's mailbox and back, without any sleep.
-#[divan::bench]
+#[divan::bench(sample_size = 10_000)]
 fn mailbox_push_and_receive(bencher: Bencher) {
     let endpoints = mesh::mesh::<u64>(2, 1_024).unwrap();
     let [a, b] = &endpoints[..] else { panic!() };
