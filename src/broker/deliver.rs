@@ -197,6 +197,15 @@ impl Clients {
         }
     }
 
+    /// Lets go of what is kept for reuse.
+    pub fn let_go(&mut self) {
+        self.spare = Vec::new();
+        self.out.shrink();
+        self.unsendable.shrink_to_fit();
+        self.unread.shrink_to_fit();
+        self.holding.shrink_to_fit();
+    }
+
     /// Makes room in the arenas when one turn has produced very much. To be called between
     /// messages only, for what was encoded of one message is gone with it.
     pub fn relieve(&mut self) {

@@ -341,6 +341,14 @@ impl Outboxes {
         self.clear();
         self.dirty.shrink_to(ARENA_KEPT / 8);
     }
+
+    /// Lets go of what is kept for reuse.
+    pub fn shrink(&mut self) {
+        self.spare = Vec::new();
+        self.dirty.shrink_to_fit();
+        self.data.shrink_to_fit();
+        self.control.shrink_to_fit();
+    }
 }
 
 /// Copies what is left of an outbox's ranges to its backlog.

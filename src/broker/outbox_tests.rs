@@ -71,6 +71,23 @@ fn what_the_socket_does_not_take_survives_the_turn() {
 }
 
 #[test]
+fn what_is_queued_stays_when_what_is_spare_goes() {
+    let (mut out, mut slot, mut other) = (Outboxes::default(), None, None);
+    data(&mut out, &mut other, b"written");
+    assert!(out.written(&mut other, 7, 0));
+    out.end_turn();
+    data(&mut out, &mut slot, b"hello");
+    out.control(KEY, &mut slot, |arena| arena.extend_from_slice(b"ack"));
+    data(&mut out, &mut other, b"gone");
+    out.recycle(&mut other);
+    assert_eq!(out.spare.len(), 1);
+    out.shrink();
+    assert_eq!((out.spare.capacity(), out.data.capacity()), (0, out.data.len()));
+    assert_eq!(bytes(&out, &slot), [&b"hello"[..], b"ack"]);
+    assert_eq!(out.next_dirty(), Some(KEY));
+}
+
+#[test]
 fn a_connection_is_dirty_once() {
     let (mut out, mut slot) = (Outboxes::default(), None);
     data(&mut out, &mut slot, b"x");

@@ -39,13 +39,24 @@ impl Broker {
         self.report();
     }
 
-    /// Lets go of what connections that have gone have left: timers are not due before their time.
+    /// Lets go of what connections that have gone have left, timers that are not due before their time
+    /// among it, and of what is kept for reuse.
     pub fn shrink(&mut self) {
         let Clients { connections, sessions, .. } = &self.clients;
         self.timers.retain(|timer| match timer {
             Timer::Connection(key) => connections.get(key.index()).is_some(),
             Timer::Session(key) => sessions.get(key.index()).is_some(),
         });
+        self.clients.let_go();
+        self.asked.shrink_to_fit();
+        self.effects.shrink_to_fit();
+        self.fetching.shrink_to_fit();
+        self.queries.shrink_to_fit();
+        self.starved.shrink_to_fit();
+        self.matching = Vec::new();
+        self.targets = Vec::new();
+        self.group_routes = Vec::new();
+        self.forwarded = Vec::new();
         self.fired = Vec::new();
     }
 

@@ -105,6 +105,9 @@ impl Shard {
         self.regulars.borrow_mut().count_read();
         self.accept_between_reads();
         let mut buffer = self.buffer.borrow_mut();
+        if buffer.is_empty() {
+            *buffer = vec![0; READ_BUFFER].into();
+        }
         let room = buffer.get_mut(..self.bytes_to_read()).unwrap_or_default();
         let received = match Socket::receive(descriptor, room) {
             Ok(0) => return Step::Close(CloseReason::PeerClosed),

@@ -46,6 +46,13 @@ impl Writer {
         Ok(Self { ring: SendRing::new()?, batch: Vec::new(), wanted: Vec::new() })
     }
 
+    /// Lets go of the memory of batches.
+    pub(super) fn shrink(&mut self) {
+        self.ring.shrink();
+        self.batch = Vec::new();
+        self.wanted = Vec::new();
+    }
+
     /// What was made for a shard, or none: each outbox is written with a call of its own then.
     pub(super) fn or_none(made: io::Result<Self>, shard: usize) -> Option<Self> {
         made.inspect_err(|error| {

@@ -135,6 +135,7 @@ pub(crate) struct Shard {
     sockets: RefCell<Vec<Slot>>,
     /// How often a descriptor was noted.
     uses: Cell<u32>,
+    /// What is read is put here. Empty until something is.
     buffer: RefCell<Box<[u8]>>,
     /// None where there is no io_uring with deferred task work, or the kernel refuses this one.
     writer: RefCell<Option<Writer>>,
@@ -311,6 +312,16 @@ impl Shard {
         self.unread.borrow_mut().shrink_to_fit();
         self.paused.borrow_mut().shrink_to_fit();
         self.regulars.borrow_mut().shrink();
+        self.next_turn.borrow_mut().shrink_to_fit();
+        self.unwritten.borrow_mut().shrink_to_fit();
+        self.newcomers.borrow_mut().shrink_to_fit();
+        if let Some(writer) = &mut *self.writer.borrow_mut() {
+            writer.shrink();
+        }
+        // In use if another shard's mail has come just before bytes that were read.
+        if let Ok(mut buffer) = self.buffer.try_borrow_mut() {
+            *buffer = Box::default();
+        }
         let is_empty =
             self.broker.borrow().connections() == 0 && self.newcomers.borrow().is_empty();
         if is_empty && !self.draining.get() {

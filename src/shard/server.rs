@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    AddressCounts, Clock, DriverKind, Envelope, Handover, READ_BUFFER, Shard,
+    AddressCounts, Clock, DriverKind, Envelope, Handover, Shard,
     capacity::Capacity,
     durable::{OpenedStore, Recovery, Restorer, RunningStore},
     flush::Writer,
@@ -411,7 +411,7 @@ fn make_shard(plan: &Plan, parts: Parts) -> io::Result<Rc<Shard>> {
         unread: RefCell::default(),
         unread_total: Cell::new(0),
         warnings: Cell::new((0, 0)),
-        buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
+        buffer: RefCell::default(),
         writer: RefCell::new(writer),
         paused: RefCell::new(HashMap::new()),
         next_turn: RefCell::default(),

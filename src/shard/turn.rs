@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Departure, Envelope, Shard, renewal::Task};
+use super::{Departure, Envelope, Shard, renewal::Task, trim};
 use crate::{
     broker::{Broker, ConnectionKey, Effect},
     limits,
@@ -87,6 +87,10 @@ impl Shard {
         // Whatever was to be woken was on the old one.
         *self.root.borrow_mut() = None;
         self.asleep.set(false);
+        if self.renewal.is_wanted() {
+            // What the old one has freed.
+            trim::empty_thread_cache();
+        }
         self.renewal.begin();
         for listener in self.listeners.borrow().iter() {
             monoio::spawn(Rc::clone(self).accept_from(Rc::clone(listener)));

@@ -69,6 +69,15 @@ impl SendRing {
         self.ring.is_some()
     }
 
+    /// Lets go of the memory of batches; the next one takes some again.
+    pub fn shrink(&mut self) {
+        self.writes = Vec::new();
+        self.slices = Vec::new();
+        self.headers = Vec::new();
+        self.entries = Vec::new();
+        self.results = Vec::new();
+    }
+
     /// An empty batch.
     pub fn batch<'bytes>(&mut self) -> SendBatch<'_, 'bytes> {
         self.writes.clear();
@@ -209,6 +218,8 @@ mod tests {
             }
             let results: Vec<usize> = batch.submit().map(Result::unwrap).collect();
             assert_eq!(results, vec![3; pairs.len()]);
+            ring.shrink();
+            assert_eq!((ring.writes.capacity(), ring.entries.capacity()), (0, 0));
             for ((_, receiver), text) in pairs.iter().zip(&texts) {
                 let mut got = [0; 3];
                 (&mut &*receiver).read_exact(&mut got).unwrap();
