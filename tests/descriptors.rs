@@ -105,3 +105,29 @@ fn clients_that_end_their_half_and_read_nothing_leave_no_descriptors_behind() {
         drop(stuck);
     }
 }
+
+#[test]
+fn clients_that_read_nothing_for_a_while_get_the_rest_without_a_descriptor_to_spare() {
+    for driver in ["--driver=io_uring", "--driver=epoll"] {
+        let server = start(200, &["--shards=1", driver]);
+        let (mut clients, _waiting) = fill(&server);
+        let mut publisher = clients.pop().unwrap();
+        for client in &mut clients {
+            client.subscribe("flood", QoS::AtMostOnce);
+        }
+        // Waiting for a socket to take more takes a descriptor each, and there are few.
+        for _ in 0..60 {
+            publisher.publish("flood", vec![b'x'; 100_000], QoS::AtLeastOnce);
+        }
+        for client in &mut clients {
+            let flood = client.drain();
+            assert!(
+                !flood.is_empty() && flood.iter().all(|message| message.payload.len() == 100_000)
+            );
+        }
+        publisher.publish("flood", "all are there", QoS::AtLeastOnce);
+        for client in &mut clients {
+            client.expect_message("flood", "all are there");
+        }
+    }
+}

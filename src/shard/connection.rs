@@ -11,7 +11,7 @@ use std::{
     task::Poll,
 };
 
-use super::{Arrival, Departure, Descriptor, Envelope, Newcomer, READ_BUFFER, Shard};
+use super::{Arrival, Descriptor, Envelope, Newcomer, READ_BUFFER, Shard, departure::Departure};
 use crate::{
     broker::{ConnectionKey, NextStep},
     limits,

@@ -8,6 +8,7 @@
 mod accept;
 pub mod capacity;
 mod connection;
+mod departure;
 mod driver;
 mod durable;
 mod flush;
@@ -34,6 +35,7 @@ pub use driver::DriverKind;
 pub use server::{Server, StartError};
 pub use trim::Trim;
 
+use departure::Handover;
 use flush::Writer;
 use gathering::Gathering;
 use regulars::Regulars;
@@ -43,7 +45,7 @@ use crate::{
     broker::{Broker, ConnectionKey, Now, ShardMessage},
     cli::Settings,
     limits,
-    mesh::{Endpoint, HandoverReceiver, HandoverSender},
+    mesh::Endpoint,
     record::Outcome,
     stats::ShardStats,
     store::StoreHandle,
@@ -91,23 +93,6 @@ struct Newcomer {
     socket: Socket,
     peer: SocketAddr,
     bytes: Vec<u8>,
-}
-
-/// A connection on the way out.
-struct Departure {
-    to: usize,
-    token: u64,
-    socket: Socket,
-    arrival: Box<Arrival>,
-}
-
-/// How descriptors get from shard to shard, if their tables are separate.
-pub(crate) struct Handover {
-    senders: Vec<HandoverSender>,
-    receiver: RefCell<HandoverReceiver>,
-    next_token: Cell<u64>,
-    /// Those that did not fit; tried again each turn.
-    waiting: RefCell<VecDeque<Departure>>,
 }
 
 /// One shard: what its tasks share.

@@ -14,8 +14,9 @@ use std::{
 };
 
 use super::{
-    AddressCounts, Clock, DriverKind, Envelope, Handover, Shard,
+    AddressCounts, Clock, DriverKind, Envelope, Shard,
     capacity::Capacity,
+    departure::Handover,
     durable::{OpenedStore, Recovery, Restorer, RunningStore},
     flush::Writer,
     regulars::Regulars,

@@ -7,12 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Departure, Envelope, Shard, renewal::Task, trim};
+use super::{Envelope, Shard, renewal::Task, trim};
 use crate::{
     broker::{Broker, ConnectionKey, Effect},
     limits,
-    mesh::SendError,
-    topics::{ShardId, ShardSet},
+    topics::ShardId,
     transport::Socket,
 };
 
@@ -114,7 +113,7 @@ impl Shard {
         while let Some(Ok(())) = task.or_end(self.wake.readable()).await {
             self.endpoint.clear_wake();
             self.touch();
-            for waker in std::mem::take(&mut *self.next_turn.borrow_mut()) {
+            for waker in self.next_turn.take() {
                 waker.wake();
             }
         }
@@ -155,7 +154,7 @@ impl Shard {
         self.next_tick.set(now.monotonic + TICK.as_millis() as u64);
         self.broker.borrow_mut().on_tick(now);
         self.dismiss_silent_regulars();
-        for key in std::mem::take(&mut *self.unwritten.borrow_mut()) {
+        for key in self.unwritten.take() {
             self.write_or_wait(&mut self.broker.borrow_mut(), key);
         }
     }
@@ -287,30 +286,10 @@ impl Shard {
     /// Sends descriptors to their home shards, and stages what belongs to them.
     fn send_handovers(&self) {
         let Some(handover) = &self.handover else { return };
-        let mut full = ShardSet::default();
-        for departure in std::mem::take(&mut *handover.waiting.borrow_mut()) {
-            let Departure { to, token, socket, arrival } = departure;
-            if full.contains(ShardId(to as u16)) {
-                handover.waiting.borrow_mut().push_back(Departure { to, token, socket, arrival });
-                continue;
-            }
-            let sent = handover.senders.get(to).map(|sender| {
-                use std::os::fd::AsFd;
-                sender.send(token, socket.as_fd())
-            });
-            match sent {
-                Some(Ok(())) => self.stage(to, Envelope::Connection(arrival)),
-                Some(Err(SendError::Full)) => {
-                    full.insert(ShardId(to as u16));
-                    let departure = Departure { to, token, socket, arrival };
-                    handover.waiting.borrow_mut().push_back(departure);
-                    continue;
-                }
-                Some(Err(SendError::Io(error))) => self.lost(arrival.peer, &error),
-                None => {}
-            }
-            socket.close();
-        }
+        handover.send_waiting(|to, arrival, result| match result {
+            Ok(()) => self.stage(to, Envelope::Connection(arrival)),
+            Err(error) => self.lost(arrival.peer, &error),
+        });
     }
 
     fn apply_effects(&self) {
