@@ -218,8 +218,11 @@ mod tests {
             }
             let results: Vec<usize> = batch.submit().map(Result::unwrap).collect();
             assert_eq!(results, vec![3; pairs.len()]);
-            ring.shrink();
-            assert_eq!((ring.writes.capacity(), ring.entries.capacity()), (0, 0));
+            // The second round goes without what the first has made, the third with it.
+            if round == 0 {
+                ring.shrink();
+                assert_eq!((ring.writes.capacity(), ring.entries.capacity()), (0, 0));
+            }
             for ((_, receiver), text) in pairs.iter().zip(&texts) {
                 let mut got = [0; 3];
                 (&mut &*receiver).read_exact(&mut got).unwrap();
