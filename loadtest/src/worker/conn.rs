@@ -32,6 +32,8 @@ pub(super) struct Conn {
     pub idle_visits: u8,
     /// A PINGREQ is not answered yet.
     pub pinged: bool,
+    /// Some of its bytes wait for the end of the turn.
+    pub collected: bool,
     /// Epoll also tells when there is room to write.
     pub watches_writing: bool,
     /// It has been connected before: its streams have a gap of their own.
@@ -60,6 +62,7 @@ impl Conn {
             wrote: false,
             idle_visits: 0,
             pinged: false,
+            collected: false,
             watches_writing: false,
             returned: false,
             tries: 0,

@@ -351,11 +351,8 @@ impl Worker {
         self.connecting.hopeless |= failure.is_ours();
         let now = self.now;
         let retries = self.plan.retries;
+        self.close(at);
         let Some(conn) = self.conns.get_mut(at) else { return };
-        conn.socket = None;
-        conn.state = State::Closed;
-        conn.unread = None;
-        conn.unwritten = None;
         conn.tries = conn.tries.saturating_add(1);
         if u32::from(conn.tries) <= retries && !failure.is_ours() {
             self.connecting.again.push_back((now + RETRY_AFTER, at as u32));
@@ -386,11 +383,8 @@ impl Worker {
 
     /// Closes a connection that is in use, and notes what that means for its streams.
     fn take_down(&mut self, at: usize) {
+        self.close(at);
         let Some(conn) = self.conns.get_mut(at) else { return };
-        conn.socket = None;
-        conn.state = State::Closed;
-        conn.unread = None;
-        conn.unwritten = None;
         conn.pinged = false;
         conn.returned = true;
         let (sender, receiver) = (conn.sender, conn.receiver);
@@ -423,8 +417,7 @@ impl Worker {
                 self.take_down(at);
                 self.mine(|mine| mine.counters.cut.add(1));
             } else {
-                conn.socket = None;
-                conn.state = State::Closed;
+                self.close(at);
             }
         }
         self.connecting.deadlines.clear();
@@ -543,11 +536,8 @@ impl Worker {
                 self.out.extend_from_slice(&[0xE0, 0]);
                 self.write(at);
             }
-            if let Some(conn) = self.conns.get_mut(at) {
-                conn.socket = None;
-                conn.state = State::Closed;
-            }
         }
+        (0..self.conns.len()).for_each(|at| self.close(at));
     }
 }
 

@@ -3,13 +3,14 @@
 //! All connections of a thread are served by one loop over one structure, not by a task each: a
 //! client that does nothing costs a few dozen bytes and no timer. The sockets are in an epoll set,
 //! edge-triggered; the thread's event loop, which is monoio's as in the broker, waits for that set
-//! alone. A turn serves every socket that is ready, then publishes what is due, and makes at most
-//! one write for each connection that has something to say.
+//! alone. A turn serves every socket that is ready, then publishes what is due, and writes
+//! what all its connections have to say in few system calls.
 
 mod conn;
 mod connect;
 mod publish;
 mod receive;
+mod write;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -111,8 +112,9 @@ struct Worker {
     tracks: Vec<Track>,
     outcome: WorkerOutcome,
     buffer: Box<[u8]>,
-    /// Packets for one connection, until they are written.
+    /// Packets for one connection, until they are collected.
     out: Vec<u8>,
+    writes: write::Writes,
     now: u64,
     phase: Phase,
     /// Sources to be served in this turn.
@@ -180,6 +182,7 @@ impl Worker {
             outcome: WorkerOutcome::default(),
             buffer: vec![0; READ_BUFFER].into(),
             out: Vec::new(),
+            writes: write::Writes::new(),
             now,
             phase: Phase::Prepare,
             ready: VecDeque::new(),
@@ -349,6 +352,7 @@ impl Worker {
         self.settle();
         self.publish_due();
         self.publish_ready();
+        self.flush();
         let cpu = clock::thread_cpu;
         if self.now.wrapping_sub(self.last_progress) > SECOND / 4 {
             self.last_progress = self.now;

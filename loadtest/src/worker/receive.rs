@@ -1,13 +1,7 @@
-//! Reading and writing sockets, and what the packets mean that come in.
-
-use std::os::fd::AsFd;
+//! Reading sockets, and what the packets mean that come in.
 
 use ringmq::codec::{FrameStatus, Packet, ReasonCode, Version, frame};
-use rustix::{
-    event::epoll::{self, EventData, EventFlags},
-    io::Errno,
-    net::{RecvFlags, SendFlags},
-};
+use rustix::{event::epoll::EventFlags, io::Errno, net::RecvFlags};
 
 use super::{State, Worker};
 use crate::{failure::Failure, header::Header, ledger::Arrival, plan::Expects};
@@ -61,7 +55,7 @@ impl Worker {
         self.buffer = buffer;
     }
 
-    /// Bytes have come; writes the answers to all of them at once.
+    /// Bytes have come; the answers to all of them are one write.
     fn on_bytes(&mut self, at: usize, bytes: &[u8]) {
         self.mine(|mine| mine.counters.bytes_received.add(bytes.len() as u64));
         self.out.clear();
@@ -302,63 +296,6 @@ impl Worker {
             }
             _ => Err(Unexpected),
         }
-    }
-
-    /// Writes `self.out` to a connection, behind what it has not taken yet.
-    pub(super) fn write(&mut self, at: usize) {
-        let Some(conn) = self.conns.get_mut(at) else { return };
-        let Some(socket) = &conn.socket else { return };
-        if self.out.is_empty() {
-            return;
-        }
-        conn.wrote = true;
-        if let Some(unwritten) = &mut conn.unwritten {
-            unwritten.extend_from_slice(&self.out);
-            return;
-        }
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let sent = match rustix::net::send(socket, &self.out, flags) {
-            Ok(sent) => sent,
-            Err(Errno::AGAIN | Errno::INTR) => 0,
-            // Reading will tell.
-            Err(_) => self.out.len(),
-        };
-        let rest = self.out.get(sent..).unwrap_or_default();
-        if !rest.is_empty() {
-            conn.unwritten = Some(Box::new(rest.to_vec()));
-            if !std::mem::replace(&mut conn.watches_writing, true) {
-                let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-                let data = EventData::new_u64(at as u64);
-                let _ = epoll::modify(self.epoll.as_fd(), socket, data, flags);
-            }
-        }
-        let bytes = self.out.len() as u64;
-        self.mine(|mine| mine.counters.bytes_sent.add(bytes));
-    }
-
-    /// The socket takes more.
-    fn write_rest(&mut self, at: usize) {
-        let Some(conn) = self.conns.get_mut(at) else { return };
-        let (Some(socket), Some(unwritten)) = (&conn.socket, &mut conn.unwritten) else { return };
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        while !unwritten.is_empty() {
-            match rustix::net::send(socket, unwritten, flags) {
-                Ok(sent) => drop(unwritten.drain(..sent)),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN | Errno::NOTCONN) => return,
-                Err(error) => {
-                    let failure = match error {
-                        Errno::CONNRESET | Errno::PIPE => Failure::Lost,
-                        other => Failure::from_errno(other),
-                    };
-                    self.on_gone(at, failure);
-                    return;
-                }
-            }
-        }
-        conn.unwritten = None;
-        let sender = conn.sender;
-        self.serve_waiting(sender);
     }
 }
 
