@@ -377,7 +377,10 @@ impl Worker {
         self.phase = phase;
         match phase {
             Phase::Connect => self.connecting.begin(self.now),
-            Phase::Run => self.start_saturating(),
+            Phase::Run => {
+                self.delay_acknowledgements();
+                self.start_saturating();
+            }
             Phase::Close => self.say_goodbye(),
             Phase::Prepare | Phase::Drain => {}
         }

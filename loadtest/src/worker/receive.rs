@@ -3,7 +3,7 @@
 use ringmq::codec::{FrameStatus, Packet, ReasonCode, Version, frame};
 use rustix::{event::epoll::EventFlags, io::Errno, net::RecvFlags};
 
-use super::{State, Worker};
+use super::{State, Worker, conn::NONE};
 use crate::{failure::Failure, header::Header, ledger::Arrival, plan::Expects};
 
 const PUBLISH: u8 = 3;
@@ -53,6 +53,14 @@ impl Worker {
             }
         }
         self.buffer = buffer;
+    }
+
+    /// Lets the kernel acknowledge what receivers have read together with what they read next.
+    pub(super) fn delay_acknowledgements(&self) {
+        let receivers = self.conns.iter().filter(|conn| conn.receiver != NONE);
+        for socket in receivers.filter_map(|conn| conn.socket.as_ref()) {
+            let _ = rustix::net::sockopt::set_tcp_quickack(socket, false);
+        }
     }
 
     /// Bytes have come; the answers to all of them are one write.
