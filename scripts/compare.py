@@ -74,7 +74,8 @@ ROWS = {
     "pairs-q1": Row("flow", "pair -c {clients} -q 1 --saturate", shards=True),
     "fan-in-150k": Row("flow", "fan-in -c {clients} -q 0 --rate 150000", 150_000),
     "pairs-50k": Row("flow", "pair -c {clients} -q 1 --rate 50000", 50_000),
-    "pairs-20k": Row("flow", "pair -c {clients} -q 1 --rate 20000", 20_000, True),
+    "pairs-20k": Row(
+        "flow", "pair -c {clients} -q 1 --rate 20000 --grain 200", 20_000, True),
     "nobody-q0": Row(
         "flow", "pub -c {clients} -t nobody/%i -q 0 --rate 150000", 150_000, True, False),
     "nobody-q1": Row("flow", "pub -c {clients} -t nobody/%i -q 1 --saturate", 0, True, False),

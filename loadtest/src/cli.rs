@@ -213,7 +213,7 @@ pub struct Traffic {
     #[arg(short = 'F', long)]
     pub inflight: Option<u32>,
     /// Microseconds: messages are due at multiples of it, so that the tool need not wake for each.
-    /// If not given, so that two are due at a time in each thread, but from 50 to 1,000.
+    /// If not given, so that eight are due at a time in each thread, but from 50 to 1,000.
     #[arg(long, value_name = "US")]
     pub grain: Option<u64>,
     /// Front of all topics; chosen for each run if not given.

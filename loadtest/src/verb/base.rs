@@ -195,8 +195,8 @@ impl Base {
         self.plan.workers = machine::workers(&self.plan, self.common.workers)?;
         machine::check_ports(&self.plan)?;
         if self.plan.grain == 0 {
-            let two = 2e9 * f64::from(self.plan.workers) / self.plan.rate().max(1.0);
-            self.plan.grain = two.clamp(50e3, 1e6) as u64;
+            let eight = 8e9 * f64::from(self.plan.workers) / self.plan.rate().max(1.0);
+            self.plan.grain = eight.clamp(50e3, 1e6) as u64;
         }
         let duration = self.common.duration.unwrap_or(default_duration);
         let measures = course == Course::Traffic && duration > 0.0 && self.plan.limit == 0;
