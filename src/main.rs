@@ -42,6 +42,7 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
+    let mut trim = Trim::default();
     start_logging(&settings.log);
     // Before anything can go wrong that a signal would cut short.
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
@@ -67,7 +68,6 @@ fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     for address in server.addresses() {
         tracing::info!(%address, "listening");
     }
-    let mut trim = Trim::default();
     let signal = loop {
         if let Some(signal) = signals.pending().next() {
             break signal;
@@ -76,7 +76,7 @@ fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
             return Err("a shard has ended; the broker cannot serve its clients any more".into());
         }
         let open = server.stats().iter().map(|stats| stats.connections_open.get()).sum();
-        trim.look(open, || server.shrink());
+        trim.look(open, |shrink| server.shrink(shrink));
         std::thread::sleep(LOOK_INTERVAL);
     };
     tracing::info!(signal = signal_hook::low_level::signal_name(signal), "stopping");

@@ -48,6 +48,7 @@ impl Broker {
             Timer::Session(key) => sessions.get(key.index()).is_some(),
         });
         self.clients.let_go();
+        self.shared.routes.shrink();
         self.asked.shrink_to_fit();
         self.effects.shrink_to_fit();
         self.fetching.shrink_to_fit();

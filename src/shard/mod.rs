@@ -33,7 +33,7 @@ use std::{
 
 pub use driver::DriverKind;
 pub use server::{Server, StartError};
-pub use trim::Trim;
+pub use trim::{Shrink, Trim};
 
 use departure::Handover;
 use flush::Writer;
@@ -66,7 +66,7 @@ pub enum Envelope {
     /// Stop: say goodbye, and end when everybody is gone, or this long from now.
     Drain(Duration),
     /// Most connections of the broker have gone for good: let go of what they have left.
-    Shrink,
+    Shrink(Shrink),
 }
 
 // Mail becomes envelopes where it lies.
@@ -287,8 +287,22 @@ impl Shard {
         Some((unsafe { slot.descriptor?.borrow() }, slot.use_number))
     }
 
-    /// Lets go of what connections that have gone have left, and of the event loop if all have.
-    fn shrink(&self) {
+    /// Does what is asked of it when a fleet has gone.
+    fn shrink(&self, shrink: Shrink) {
+        match shrink {
+            Shrink::LetGo => self.let_go(),
+            Shrink::Renew => {
+                let is_empty =
+                    self.broker.borrow().connections() == 0 && self.newcomers.borrow().is_empty();
+                if is_empty && !self.draining.get() {
+                    self.renewal.want();
+                }
+            }
+        }
+    }
+
+    /// Lets go of what connections that have gone have left.
+    fn let_go(&self) {
         self.broker.borrow_mut().shrink();
         let mut sockets = self.sockets.borrow_mut();
         let last = sockets.iter().rposition(|slot| slot.descriptor.is_some());
@@ -307,12 +321,7 @@ impl Shard {
         if let Ok(mut buffer) = self.buffer.try_borrow_mut() {
             *buffer = Box::default();
         }
-        let is_empty =
-            self.broker.borrow().connections() == 0 && self.newcomers.borrow().is_empty();
-        if is_empty && !self.draining.get() {
-            self.renewal.want();
-        }
-        trim::empty_thread_cache();
+        trim::ready_to_give_back();
     }
 }
 

@@ -120,7 +120,7 @@ mod tests {
     use crate::{
         cli::{Invocation, Settings, Sources},
         shard::{
-            DriverKind, Server,
+            DriverKind, Server, Shrink,
             capacity::{Capacity, Demand, Reading},
         },
         stats::ShardStats,
@@ -207,7 +207,7 @@ mod tests {
             let is_busy = |stats: &Arc<ShardStats>| stats.connections_open.get() > 0;
             let busy: Vec<bool> = server.stats().iter().map(is_busy).collect();
             let before = renewed(&server);
-            server.shrink();
+            server.shrink(Shrink::Renew);
             // Each has handled it when it has handled what came later.
             drop(talk(&server));
             for ((busy, before), after) in busy.iter().zip(before).zip(renewed(&server)) {
@@ -216,7 +216,7 @@ mod tests {
             drop(clients);
             until(&server, 0, |stats| stats.connections_open.get());
             let before = renewed(&server);
-            server.shrink();
+            server.shrink(Shrink::Renew);
             let all = before.iter().sum::<u64>() + SHARDS as u64;
             until(&server, all, |stats| stats.event_loops_renewed.get());
         }
@@ -229,7 +229,7 @@ mod tests {
         let server = server("epoll");
         drop(talk(&server));
         until(&server, 0, |stats| stats.connections_open.get());
-        server.shrink();
+        server.shrink(Shrink::Renew);
         drop(talk(&server));
         until(&server, 0, |stats| stats.event_loops_renewed.get());
         assert!(server.shut_down());

@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    AddressCounts, Clock, DriverKind, Envelope, Shard,
+    AddressCounts, Clock, DriverKind, Envelope, Shard, Shrink,
     capacity::Capacity,
     departure::Handover,
     durable::{OpenedStore, Recovery, Restorer, RunningStore},
@@ -207,9 +207,10 @@ impl Server {
         self.stats.iter().map(|stats| stats.connections_open.get()).sum::<u64>() == 0
     }
 
-    /// Has the shards let go of what connections that have gone have left.
-    pub fn shrink(&self) {
-        (0..self.shards.len()).for_each(|shard| self.sender.send(shard, vec![Envelope::Shrink]));
+    /// Asks this of every shard, after a fleet has gone.
+    pub fn shrink(&self, shrink: Shrink) {
+        let ask = |shard| self.sender.send(shard, vec![Envelope::Shrink(shrink)]);
+        (0..self.shards.len()).for_each(ask);
     }
 
     /// Whether a shard has ended, which none does by itself unless something is badly wrong.

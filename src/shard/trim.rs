@@ -4,14 +4,27 @@
 //! million connections have held is taken from it on purpose, but not while they may be about to
 //! come back: they would have to be given all of it anew, page by page.
 
+#[cfg(target_env = "gnu")]
+use std::alloc::{Layout, alloc, dealloc};
+
 /// Fewer connections than this are not worth it: 13 MB.
 const LEAST: u64 = 20_000;
 /// The looks for which the number of connections must have stayed: 5 s.
 const STILL: u32 = 100;
 /// It stays if it changes by no more than this between two looks.
 const FEW: u64 = 100;
-/// The looks after which the shards have let go of what they do not need: 1 s.
-const LET_GO: u32 = 20;
+/// The looks after which the shards have done what they were asked to: 1 s.
+const DONE: u32 = 20;
+
+/// What the shards are asked to do, one after the other; after each the memory is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shrink {
+    /// Let go of what connections that have gone have left.
+    LetGo,
+    /// Go on with a new event loop, if nobody is connected. What it takes, it takes from memory that
+    /// was given back: the pages that it does not use yet stay with the system.
+    Renew,
+}
 
 /// Watches the number of connections, and gives memory back when most of them have gone for good.
 #[derive(Debug, Default)]
@@ -21,23 +34,30 @@ pub struct Trim {
     last: u64,
     /// Looks since the number changed.
     still: u32,
-    /// Looks until what the shards have let go of is given back, if they were asked to.
-    left: Option<u32>,
+    /// What the shards were asked to do last, and the looks until memory is given back.
+    asked: Option<(Shrink, u32)>,
 }
 
 impl Trim {
     /// Takes a look at the number of open connections; to be called every 50 ms. When it has come
     /// to half of what it was or less and stays there, has the shards let go of what they do not need
-    /// any more, and gives it back a second later; shards that allocate meanwhile may wait for some
-    /// milliseconds.
-    pub fn look(&mut self, open: u64, shrink: impl FnOnce()) {
+    /// any more, and then make new event loops. What is free is given back a second after each; shards
+    /// that allocate meanwhile may wait for some milliseconds.
+    pub fn look(&mut self, open: u64, ask: impl Fn(Shrink)) {
         if self.is_due(open) {
-            shrink();
-            self.left = Some(LET_GO);
+            ask(Shrink::LetGo);
+            self.asked = Some((Shrink::LetGo, DONE));
         }
-        self.left = self.left.and_then(|left| left.checked_sub(1));
-        if self.left == Some(0) {
-            give_back();
+        match self.asked {
+            Some((shrink, 0)) => {
+                give_back();
+                self.asked = (shrink == Shrink::LetGo).then_some((Shrink::Renew, DONE));
+                if self.asked.is_some() {
+                    ask(Shrink::Renew);
+                }
+            }
+            Some((shrink, left)) => self.asked = Some((shrink, left - 1)),
+            None => {}
         }
     }
 
@@ -54,23 +74,59 @@ impl Trim {
     }
 }
 
-/// Empties the allocator's cache of the present thread, which keeps up to 16 pieces of each small size;
-/// each of them, wherever it lies, holds a page of 4 KiB back.
-///
-/// Only the end of a thread does that, so what is in the cache is passed to one that ends at once. It
-/// takes some 100 µs.
+/// Smaller pieces are never a mapping of their own.
 #[cfg(target_env = "gnu")]
-pub(super) fn empty_thread_cache() {
+const BLOCK: usize = 120 << 10;
+/// What a heap may have of gaps that a block fits in, and the most that its end must have before the
+/// allocator cuts it, together.
+#[cfg(target_env = "gnu")]
+const BLOCKS: usize = (128 << 20) / BLOCK;
+#[cfg(target_env = "gnu")]
+const PAGE: usize = 4096;
+
+/// Readies what the present thread has freed for being given back. It takes some milliseconds.
+///
+/// The allocator keeps up to 16 pieces of each small size in a cache of the thread, each of which,
+/// wherever it lies, holds a page back. Only the end of a thread empties its cache, so what is in it is
+/// passed to one that ends at once.
+#[cfg(target_env = "gnu")]
+pub(super) fn ready_to_give_back() {
     let sizes = (24..=1_032_usize).step_by(16).flat_map(|size| [size; 16]);
     let cached: Vec<Vec<u8>> = sizes.map(Vec::with_capacity).collect();
     // Without a thread they go back to where they were.
     if let Ok(thread) = std::thread::Builder::new().spawn(move || drop(cached)) {
         let _ = thread.join();
     }
+    cut_heap_end();
+}
+
+/// Gives back the free end of the present thread's heap, which [`give_back`] leaves as it is.
+///
+/// When no gap is left that a block fits in, the next ones are taken from the end. The pages within
+/// them are given back here; and when all are freed, the end is so large that the allocator cuts it.
+#[cfg(target_env = "gnu")]
+fn cut_heap_end() {
+    let Ok(layout) = Layout::array::<u8>(BLOCK) else { return };
+    let mut blocks = Vec::with_capacity(BLOCKS);
+    for _ in 0..BLOCKS {
+        // SAFETY: the layout has a size.
+        let block = unsafe { alloc(layout) };
+        if block.is_null() {
+            break;
+        }
+        let begin = block.align_offset(PAGE);
+        // SAFETY: these are whole pages of a block that nobody has written to.
+        unsafe { libc::madvise(block.add(begin).cast(), BLOCK - PAGE, libc::MADV_DONTNEED) };
+        blocks.push(block);
+    }
+    for block in blocks {
+        // SAFETY: it was allocated with this layout.
+        unsafe { dealloc(block, layout) };
+    }
 }
 
 #[cfg(not(target_env = "gnu"))]
-pub(super) fn empty_thread_cache() {}
+pub(super) fn ready_to_give_back() {}
 
 #[cfg(target_env = "gnu")]
 fn give_back() {
@@ -84,6 +140,7 @@ fn give_back() {}
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
     /// How often memory is given back while the number goes from one to the next, a look each.
@@ -108,6 +165,39 @@ mod tests {
         assert_eq!(given_back(&mut trim, storm), 0);
         let slow = (0..=200).map(|n| n * 1_000);
         assert_eq!(given_back(&mut trim, vec![0].into_iter().chain(slow)), 0);
+    }
+
+    #[test]
+    fn what_is_in_use_stays_as_it_is() {
+        let thread = std::thread::spawn(|| {
+            let piece = |n: usize| vec![n as u8; 16 + n % 3_000];
+            let mut pieces: Vec<_> = (0..50_000).map(piece).collect();
+            // Gaps of all sizes, and a free end.
+            for n in (0..50_000).filter(|n| n % 1_000 < 900 || *n > 45_000) {
+                pieces[n] = Vec::new();
+            }
+            for _ in 0..2 {
+                ready_to_give_back();
+                give_back();
+            }
+            for n in (0..50_000).filter(|&n| !pieces[n].is_empty()) {
+                assert_eq!(pieces[n], piece(n));
+            }
+            pieces.iter().filter(|piece| !piece.is_empty()).count()
+        });
+        assert_eq!(thread.join().unwrap(), 4_500);
+    }
+
+    #[test]
+    fn what_the_shards_let_go_of_is_given_back_before_they_go_on_with_new_event_loops() {
+        let (mut trim, asked) = (Trim::default(), std::cell::RefCell::new(Vec::new()));
+        let mut look =
+            |at: u32, open| trim.look(open, |shrink| asked.borrow_mut().push((at, shrink)));
+        look(0, 100_000);
+        (1..1_000).for_each(|at| look(at, 0));
+        let let_go = STILL + 1;
+        let expected = [(let_go, Shrink::LetGo), (let_go + DONE, Shrink::Renew)];
+        assert_eq!(*asked.borrow(), expected);
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl Shard {
         self.asleep.set(false);
         if self.renewal.is_wanted() {
             // What the old one has freed.
-            trim::empty_thread_cache();
+            trim::ready_to_give_back();
         }
         self.renewal.begin();
         for listener in self.listeners.borrow().iter() {
@@ -203,7 +203,7 @@ impl Shard {
                         self.broker.borrow_mut().on_outcome(self.now(), outcome);
                     }
                     Envelope::Drain(timeout) => self.drain(timeout),
-                    Envelope::Shrink => self.shrink(),
+                    Envelope::Shrink(shrink) => self.shrink(shrink),
                 }
             }
             if let Some(owed) = self.owed.borrow_mut().get_mut(batch.from) {

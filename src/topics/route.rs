@@ -128,6 +128,13 @@ impl RouteTable {
         self.shared.marks.refresh(&mut self.cache.borrow_mut());
     }
 
+    /// Lets go of the memory of segments that have no mark any more; other shards have a part in it
+    /// until they call this, or look into those segments.
+    pub fn shrink(&self) {
+        self.shared.marks.reset(|slots| slots.len() == 0);
+        self.refresh();
+    }
+
     /// The number of marks: different fingerprints, counted once for every shard.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -16,6 +16,8 @@ pub(super) struct Segments<T> {
     /// Apart from the values, whose locks are written by every writer.
     versions: Box<[AtomicU64]>,
     values: Box<[CachePadded<Mutex<Arc<T>>>]>,
+    /// The value that all segments begin with.
+    first: Arc<T>,
 }
 
 /// One reader's side.
@@ -31,11 +33,12 @@ struct Cached<T> {
 impl<T: Default> Segments<T> {
     /// So many segments with one and the same value.
     pub(super) fn new(segments: usize) -> Self {
-        let value = Arc::new(T::default());
-        let cell = || CachePadded::new(Mutex::new(Arc::clone(&value)));
+        let first = Arc::new(T::default());
+        let cell = || CachePadded::new(Mutex::new(Arc::clone(&first)));
         Self {
             versions: (0..segments).map(|_| AtomicU64::new(0)).collect(),
             values: (0..segments).map(|_| cell()).collect(),
+            first,
         }
     }
 }
@@ -74,6 +77,17 @@ impl<T> Segments<T> {
         Some(result)
     }
 
+    /// Gives segments back the value that all have begun with, where theirs is as good as that.
+    pub(super) fn reset(&self, is_as_good: impl Fn(&T) -> bool) {
+        for (cell, version) in self.values.iter().zip(&self.versions) {
+            let mut value = lock(cell);
+            if !Arc::ptr_eq(&value, &self.first) && is_as_good(&value) {
+                *value = Arc::clone(&self.first);
+                version.fetch_add(1, Ordering::Release);
+            }
+        }
+    }
+
     /// Calls back with every segment's value.
     pub(super) fn for_each(&self, mut see: impl FnMut(&T)) {
         self.values.iter().for_each(|cell| see(&lock(cell)));
@@ -96,4 +110,36 @@ fn lock<T>(cell: &Mutex<Arc<T>>) -> MutexGuard<'_, Arc<T>> {
 fn fetch<T>((cell, version): (&CachePadded<Mutex<Arc<T>>>, &AtomicU64)) -> Cached<T> {
     let value = lock(cell);
     Cached { version: version.load(Ordering::Relaxed), value: Arc::clone(&value) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_as_good_as_the_first_is_let_go_of_by_all_who_look() {
+        let segments = Segments::<String>::new(3);
+        let mut readers = [segments.cache(), segments.cache()];
+        for (segment, text) in ["", "kept", "gone"].into_iter().enumerate() {
+            segments.change(segment, |_| (Some(text.to_owned()), ()));
+        }
+        readers.iter_mut().for_each(|reader| segments.refresh(reader));
+        let values: Vec<_> =
+            segments.values.iter().map(|cell| Arc::downgrade(&lock(cell))).collect();
+        segments.reset(|text| text != "kept");
+        // Whoever has looked before may be reading it still.
+        assert!(values.iter().all(|value| value.strong_count() > 0));
+        readers.iter_mut().for_each(|reader| segments.refresh(reader));
+        let holders: Vec<_> = values.iter().map(std::sync::Weak::strong_count).collect();
+        assert_eq!(holders, [0, 3, 0]);
+        for reader in &mut readers {
+            let seen = |segment| segments.read(segment, reader).unwrap().clone();
+            assert_eq!([0, 1, 2].map(seen), ["", "kept", ""]);
+        }
+        // It is nobody's to write to.
+        segments.change(0, |text| (Some(format!("{text}new")), ()));
+        assert_eq!(segments.read(2, readers.first_mut().unwrap()).unwrap(), "");
+        assert_eq!(segments.read(0, readers.first_mut().unwrap()).unwrap(), "new");
+    }
 }

@@ -102,11 +102,15 @@ fn a_filter_without_a_shape_makes_its_shard_get_everything() {
 proptest! {
     #[test]
     fn exactly_the_shards_with_a_matching_filter_are_named(
-        steps in vec((0..4usize, any_filter(), any_topic()), 1..150), local_shapes in 0..20usize,
+        steps in vec((0..4usize, any_filter(), any_topic(), any::<bool>()), 1..150),
+        local_shapes in 0..20usize,
     ) {
         let mut shards = Shards::new(&seed(), 4, local_shapes, 1_000);
-        for (shard, filter, topic) in steps {
+        for (shard, filter, topic, shrinks) in steps {
             shards.toggle(shard, &filter);
+            if shrinks {
+                shards.table.shrink();
+            }
             prop_assert_eq!(shards.table.shards_for(&topic), shards.wanted(&topic));
         }
         shards.unsubscribe_all();
@@ -157,6 +161,9 @@ fn shards_that_race_lose_no_mark() {
                         } else {
                             mine.push(filter);
                             subscribe(&table, shard, &mut index, filter);
+                        }
+                        if rng.u8(..8) == 0 {
+                            table.shrink();
                         }
                         for topic in topics {
                             let named = table.shards_for(topic).contains(ShardId(shard as u16));
