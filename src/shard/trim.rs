@@ -16,7 +16,11 @@ const FEW: u64 = 100;
 /// The looks after which the shards have done what they were asked to: 1 s.
 const DONE: u32 = 20;
 
-/// What the shards are asked to do, one after the other; after each the memory is given back.
+/// What the shards are asked to do, one after the other; after each the memory is given back. They let go
+/// again at the end, for what a thread has cached while others freed lies on pages that are free by then.
+const STAGES: [Shrink; 3] = [Shrink::LetGo, Shrink::Renew, Shrink::LetGo];
+
+/// What shards can be asked to do when a fleet has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shrink {
     /// Let go of what connections that have gone have left.
@@ -34,30 +38,25 @@ pub struct Trim {
     last: u64,
     /// Looks since the number changed.
     still: u32,
-    /// What the shards were asked to do last, and the looks until memory is given back.
-    asked: Option<(Shrink, u32)>,
+    /// Looks since the shards were asked for the first of the stages.
+    asked: Option<u32>,
 }
 
 impl Trim {
     /// Takes a look at the number of open connections; to be called every 50 ms. When it has come
     /// to half of what it was or less and stays there, has the shards let go of what they do not need
-    /// any more, and then make new event loops. What is free is given back a second after each; shards
-    /// that allocate meanwhile may wait for some milliseconds.
+    /// any more, and make new event loops. What is free is given back a second after each of three
+    /// stages; shards that allocate meanwhile may wait for some milliseconds.
     pub fn look(&mut self, open: u64, ask: impl Fn(Shrink)) {
-        if self.is_due(open) {
-            ask(Shrink::LetGo);
-            self.asked = Some((Shrink::LetGo, DONE));
+        let since = self.asked.map(|looks| looks + 1);
+        self.asked = if self.is_due(open) { Some(0) } else { since };
+        let Some(looks) = self.asked.filter(|looks| looks % DONE == 0) else { return };
+        if looks > 0 {
+            give_back();
         }
-        match self.asked {
-            Some((shrink, 0)) => {
-                give_back();
-                self.asked = (shrink == Shrink::LetGo).then_some((Shrink::Renew, DONE));
-                if self.asked.is_some() {
-                    ask(Shrink::Renew);
-                }
-            }
-            Some((shrink, left)) => self.asked = Some((shrink, left - 1)),
-            None => {}
+        match STAGES.get((looks / DONE) as usize) {
+            Some(stage) => ask(*stage),
+            None => self.asked = None,
         }
     }
 
@@ -196,7 +195,11 @@ mod tests {
         look(0, 100_000);
         (1..1_000).for_each(|at| look(at, 0));
         let let_go = STILL + 1;
-        let expected = [(let_go, Shrink::LetGo), (let_go + DONE, Shrink::Renew)];
+        let expected = [
+            (let_go, Shrink::LetGo),
+            (let_go + DONE, Shrink::Renew),
+            (let_go + 2 * DONE, Shrink::LetGo),
+        ];
         assert_eq!(*asked.borrow(), expected);
     }
 
