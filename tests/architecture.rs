@@ -106,6 +106,7 @@ const UNSAFE: &[(&str, &str)] = &[
         "src/shard/mod.rs",
         "a connection's descriptor is borrowed from the number that its task owns",
     ),
+    ("src/shard/slice.rs", "sched_setattr, which no library has"),
     ("src/shard/trim.rs", "the C library is asked to give memory back"),
     ("src/transport/send_ring.rs", "the ring is told addresses, and waited for before they go"),
     ("src/transport/socket.rs", "monoio's stream has a descriptor but does not implement AsFd"),

@@ -17,6 +17,7 @@ mod regulars;
 mod renewal;
 mod server;
 mod settings;
+mod slice;
 mod trim;
 mod turn;
 

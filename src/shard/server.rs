@@ -22,6 +22,7 @@ use super::{
     regulars::Regulars,
     renewal::Renewal,
     settings::{broker_config, listener_options},
+    slice,
     turn::Ending,
 };
 use crate::{
@@ -260,6 +261,7 @@ fn spawn(
     let (restorer, recoveries) = Restorer::new(if store.is_some() { endpoints.len() } else { 0 });
     let mut recoveries = recoveries.into_iter();
     let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let share_cores = endpoints.len() > cores.len();
     let (report, reports) = mpsc::channel();
     let mut threads = Vec::new();
     for (id, endpoint) in endpoints.into_iter().enumerate() {
@@ -276,6 +278,9 @@ fn spawn(
         let thread = thread::Builder::new().name(format!("shard-{id}")).spawn(move || {
             if let Some(core) = core {
                 core_affinity::set_for_current(core);
+            }
+            if share_cores && let Err(error) = slice::shorten() {
+                tracing::debug!(%error, shard = id, "the kernel takes its own time for turns");
             }
             let random = random.wrapping_add(id as u64);
             let parts = Parts { shared, endpoint, handover, random, recovery };
