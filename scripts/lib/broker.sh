@@ -79,7 +79,10 @@ stop_broker() {
 # describe_machine: what a reader of figures has to know, a line each.
 describe_machine() {
     printf 'date      %s\n' "$(date -u +%Y-%m-%dT%H:%MZ)"
-    printf 'commit    %s\n' "$(git describe --always --dirty 2>/dev/null || echo unknown)"
+    # Results and documents are no part of what is measured: the one before may not be committed yet.
+    local changed=
+    git diff --quiet HEAD -- . ':!docs' 2>/dev/null || changed=-dirty
+    printf 'commit    %s\n' "$(git describe --always 2>/dev/null || echo unknown)$changed"
     printf 'kernel    %s\n' "$(uname -sr)"
     printf 'processor %s\n' "$(sed -n 's/^model name[^:]*: *\(..*\)/\1/p' /proc/cpuinfo | sed -n 1p | grep . || echo unknown)"
     printf 'cores     %s\n' "$(nproc)"
