@@ -49,7 +49,12 @@ impl Trim {
     /// stages; shards that allocate meanwhile may wait for some milliseconds.
     pub fn look(&mut self, open: u64, ask: impl Fn(Shrink)) {
         let since = self.asked.map(|looks| looks + 1);
-        self.asked = if self.is_due(open) { Some(0) } else { since };
+        self.asked = match self.is_due(open) {
+            true => Some(0),
+            // They come back, or others go: it is not the time.
+            false if self.still == 0 => None,
+            false => since,
+        };
         let Some(looks) = self.asked.filter(|looks| looks % DONE == 0) else { return };
         if looks > 0 {
             give_back();
@@ -80,8 +85,6 @@ const BLOCK: usize = 120 << 10;
 /// allocator cuts it, together.
 #[cfg(target_env = "gnu")]
 const BLOCKS: usize = (128 << 20) / BLOCK;
-#[cfg(target_env = "gnu")]
-const PAGE: usize = 4096;
 
 /// Readies what the present thread has freed for being given back. It takes some milliseconds.
 ///
@@ -106,6 +109,8 @@ pub(super) fn ready_to_give_back() {
 #[cfg(target_env = "gnu")]
 fn cut_heap_end() {
     let Ok(layout) = Layout::array::<u8>(BLOCK) else { return };
+    // 4 to 64 KiB.
+    let page = rustix::param::page_size();
     let mut blocks = Vec::with_capacity(BLOCKS);
     for _ in 0..BLOCKS {
         // SAFETY: the layout has a size.
@@ -113,10 +118,13 @@ fn cut_heap_end() {
         if block.is_null() {
             break;
         }
-        let begin = block.align_offset(PAGE);
-        // SAFETY: these are whole pages of a block that nobody has written to.
-        unsafe { libc::madvise(block.add(begin).cast(), BLOCK - PAGE, libc::MADV_DONTNEED) };
         blocks.push(block);
+        let begin = block.align_offset(page);
+        let whole = BLOCK.saturating_sub(begin) / page * page;
+        if whole > 0 {
+            // SAFETY: these are whole pages, within a block that nobody has written to.
+            unsafe { libc::madvise(block.add(begin).cast(), whole, libc::MADV_DONTNEED) };
+        }
     }
     for block in blocks {
         // SAFETY: it was allocated with this layout.
@@ -201,6 +209,17 @@ mod tests {
             (let_go + 2 * DONE, Shrink::LetGo),
         ];
         assert_eq!(*asked.borrow(), expected);
+    }
+
+    #[test]
+    fn nothing_more_is_asked_once_they_come_back() {
+        let (mut trim, asked) = (Trim::default(), std::cell::RefCell::new(Vec::new()));
+        let mut look = |open| trim.look(open, |shrink| asked.borrow_mut().push(shrink));
+        look(100_000);
+        (0..=STILL).for_each(|_| look(0));
+        [10, 5_000, 20_000].into_iter().for_each(&mut look);
+        (0..1_000).for_each(|_| look(100_000));
+        assert_eq!(*asked.borrow(), [Shrink::LetGo]);
     }
 
     #[test]
