@@ -347,6 +347,10 @@ impl Worker {
     /// What is to be done once in a turn, after all sockets that were ready.
     fn end_turn(&mut self) {
         self.follow_phase();
+        if self.next_connection() <= self.now {
+            // What was answered has its time measured, and opening many connections takes long.
+            self.flush();
+        }
         self.open_connections();
         self.keep_alive();
         self.settle();

@@ -56,7 +56,14 @@ impl Worker {
     }
 
     /// Lets the kernel acknowledge what receivers have read together with what they read next.
+    ///
+    /// In saturation only: a broker that leaves Nagle's algorithm on waits for acknowledgements, and
+    /// latencies count at a fixed rate. There the kernel would soon stop to do it anyway, for a
+    /// receiver that has few messages.
     pub(super) fn delay_acknowledgements(&self) {
+        if !self.saturates {
+            return;
+        }
         let receivers = self.conns.iter().filter(|conn| conn.receiver != NONE);
         for socket in receivers.filter_map(|conn| conn.socket.as_ref()) {
             let _ = rustix::net::sockopt::set_tcp_quickack(socket, false);
