@@ -46,7 +46,7 @@ impl Trim {
     /// Takes a look at the number of open connections; to be called every 50 ms. When it has come
     /// to half of what it was or less and stays there, has the shards let go of what they do not need
     /// any more, and make new event loops. What is free is given back a second after each of three
-    /// stages; shards that allocate meanwhile may wait for some milliseconds.
+    /// stages; shards that allocate meanwhile wait for it.
     pub fn look(&mut self, open: u64, ask: impl Fn(Shrink)) {
         let since = self.asked.map(|looks| looks + 1);
         self.asked = match self.is_due(open) {
@@ -86,7 +86,8 @@ const BLOCK: usize = 120 << 10;
 #[cfg(target_env = "gnu")]
 const BLOCKS: usize = (128 << 20) / BLOCK;
 
-/// Readies what the present thread has freed for being given back. It takes some milliseconds.
+/// Readies what the present thread has freed for being given back, by some thousand calls of the allocator
+/// and the kernel. For a moment it takes 128 MiB of addresses.
 ///
 /// The allocator keeps up to 16 pieces of each small size in a cache of the thread, each of which,
 /// wherever it lies, holds a page back. Only the end of a thread empties its cache, so what is in it is
