@@ -42,7 +42,6 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
-    let mut trim = Trim::default();
     start_logging(&settings.log);
     // Before anything can go wrong that a signal would cut short.
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
@@ -68,6 +67,7 @@ fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     for address in server.addresses() {
         tracing::info!(%address, "listening");
     }
+    let mut trim = Trim::default();
     let signal = loop {
         if let Some(signal) = signals.pending().next() {
             break signal;

@@ -66,7 +66,7 @@ pub enum Envelope {
     Store(Outcome),
     /// Stop: say goodbye, and end when everybody is gone, or this long from now.
     Drain(Duration),
-    /// Most connections of the broker have gone for good: let go of what they have left.
+    /// Most connections of the broker have gone for good: do this for their memory.
     Shrink(Shrink),
 }
 

@@ -13,10 +13,10 @@ use ringmq::codec::{
 use rustix::{
     event::epoll::{self, EventData, EventFlags},
     io::Errno,
-    net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, sockopt},
+    net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt},
 };
 
-use super::{State, Worker};
+use super::{State, Worker, write};
 use crate::{
     clock::{self, SECOND},
     failure::Failure,
@@ -269,7 +269,7 @@ impl Worker {
         // On loopback the connection is often there already.
         let Some(conn) = self.conns.get_mut(at) else { return };
         let Some(socket) = conn.socket.as_ref() else { return };
-        let sent = rustix::net::send(socket, &self.out, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        let sent = rustix::net::send(socket, &self.out, write::FLAGS);
         let mut flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
         match sent {
             Ok(sent) if sent == self.out.len() => {}

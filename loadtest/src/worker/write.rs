@@ -20,7 +20,8 @@ use crate::failure::Failure;
 const MOST_BYTES: usize = 256 * 1024;
 /// So many writes and more are made through the ring; for fewer it is no gain.
 const WORTH_A_BATCH: usize = 3;
-const FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+/// A write ends at once, and a dead socket is an error, no signal.
+pub(super) const FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
 /// Writes that wait for the end of the turn, at most one for each connection.
 pub(super) struct Writes {
