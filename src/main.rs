@@ -8,7 +8,7 @@ use std::{
 use ringmq::{
     cli::{CliError, Invocation, LogFormat, LogSettings, Settings},
     shard::{
-        Server, Trim,
+        Server, Stalled, Stalls, Trim,
         capacity::{Capacity, Demand, Reading},
     },
 };
@@ -67,7 +67,7 @@ fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     for address in server.addresses() {
         tracing::info!(%address, "listening");
     }
-    let mut trim = Trim::default();
+    let (mut trim, mut stalls) = (Trim::default(), Stalls::default());
     let signal = loop {
         if let Some(signal) = signals.pending().next() {
             break signal;
@@ -77,6 +77,9 @@ fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
         }
         let open = server.stats().iter().map(|stats| stats.connections_open.get()).sum();
         trim.look(open, |shrink| server.shrink(shrink));
+        if let Some(Stalled { shards, milliseconds }) = stalls.look(server.stats()) {
+            tracing::warn!(shards, milliseconds, "shards have stood still");
+        }
         std::thread::sleep(LOOK_INTERVAL);
     };
     tracing::info!(signal = signal_hook::low_level::signal_name(signal), "stopping");

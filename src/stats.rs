@@ -393,6 +393,10 @@ stats! {
     reads_ahead: Counter,
     /// Times that a shard went on with a new event loop, because all its connections had gone.
     event_loops_renewed: Counter,
+    /// Times that a shard came to look at its clock half a second late or more.
+    stalls: Counter,
+    /// How late it was then, added up.
+    stalled_milliseconds: Counter,
     /// Warnings left out because there were too many.
     log_lines_suppressed: Counter,
 }

@@ -28,7 +28,7 @@ const LOADS: [Figure; 7] = [
 ];
 
 /// The figures themselves.
-const FIGURES: [Figure; 23] = [
+const FIGURES: [Figure; 25] = [
     ("clients/connected", |t| t.clients_connected),
     ("clients/disconnected", |t| t.sessions.saturating_sub(t.clients_connected)),
     ("clients/total", |t| t.sessions),
@@ -52,6 +52,8 @@ const FIGURES: [Figure; 23] = [
     ("connections/regular", |t| t.connections_regular),
     ("reads/ahead", |t| t.reads_ahead),
     ("event_loops/renewed", |t| t.event_loops_renewed),
+    ("stalls/count", |t| t.stalls),
+    ("stalls/milliseconds", |t| t.stalled_milliseconds),
 ];
 
 /// The figures of the store, if there is one.

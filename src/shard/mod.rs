@@ -18,6 +18,7 @@ mod renewal;
 mod server;
 mod settings;
 mod slice;
+mod stalls;
 mod trim;
 mod turn;
 
@@ -34,6 +35,7 @@ use std::{
 
 pub use driver::DriverKind;
 pub use server::{Server, StartError};
+pub use stalls::{Stalled, Stalls};
 pub use trim::{Shrink, Trim};
 
 use departure::Handover;

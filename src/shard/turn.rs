@@ -144,10 +144,8 @@ impl Shard {
             // What arrived meanwhile arrived in time, and the event loop tells of a few sockets
             // only at once: it is read before anything is found to be overdue.
             self.next_tick.set(now.monotonic + late.min(CATCH_UP));
-            if self.may_warn() {
-                let shard = self.endpoint.id();
-                tracing::warn!(shard, milliseconds = late, "this shard has stood still");
-            }
+            self.stats.stalls.add(1);
+            self.stats.stalled_milliseconds.add(late);
             return;
         }
         self.catching_up.set(false);

@@ -58,6 +58,7 @@ fn whoever_sent_its_pingreq_meanwhile_is_alive() {
         for client in &mut clients {
             assert_eq!(client.receive().packet(), Packet::Pingresp);
         }
+        server.wait_for_log("shards have stood still");
         // Whoever is silent from now on is found out all the same.
         for client in &mut clients {
             client.expect_disconnect(ReasonCode::KeepAliveTimeout);
