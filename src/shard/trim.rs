@@ -5,7 +5,11 @@
 //! come back: they would have to be given all of it anew, page by page.
 
 #[cfg(target_env = "gnu")]
-use std::alloc::{Layout, alloc, dealloc};
+use std::{
+    alloc::{Layout, alloc, dealloc},
+    mem::take,
+    sync::{Mutex, PoisonError},
+};
 
 /// Fewer connections than this are not worth it: 13 MB.
 const LEAST: u64 = 20_000;
@@ -86,20 +90,22 @@ const BLOCK: usize = 120 << 10;
 #[cfg(target_env = "gnu")]
 const BLOCKS: usize = (128 << 20) / BLOCK;
 
+/// What threads had in their caches.
+#[cfg(target_env = "gnu")]
+static CACHED: Mutex<Vec<Vec<Vec<u8>>>> = Mutex::new(Vec::new());
+
 /// Readies what the present thread has freed for being given back, by some thousand calls of the allocator
 /// and the kernel. For a moment it takes 128 MiB of addresses.
 ///
 /// The allocator keeps up to 16 pieces of each small size in a cache of the thread, each of which,
-/// wherever it lies, holds a page back. Only the end of a thread empties its cache, so what is in it is
-/// passed to one that ends at once.
+/// wherever it lies, holds a page back. Only the end of a thread empties its cache, so what is in it is left to
+/// [`give_back`]. To make a thread here would fill it again: whoever takes a piece gets its neighbours in
+/// the list into the cache.
 #[cfg(target_env = "gnu")]
 pub(super) fn ready_to_give_back() {
     let sizes = (24..=1_032_usize).step_by(16).flat_map(|size| [size; 16]);
     let cached: Vec<Vec<u8>> = sizes.map(Vec::with_capacity).collect();
-    // Without a thread they go back to where they were.
-    if let Ok(thread) = std::thread::Builder::new().spawn(move || drop(cached)) {
-        let _ = thread.join();
-    }
+    CACHED.lock().unwrap_or_else(PoisonError::into_inner).push(cached);
     cut_heap_end();
 }
 
@@ -138,6 +144,11 @@ pub(super) fn ready_to_give_back() {}
 
 #[cfg(target_env = "gnu")]
 fn give_back() {
+    let cached = take(&mut *CACHED.lock().unwrap_or_else(PoisonError::into_inner));
+    // Without a thread they go to the cache of this one.
+    if let Ok(thread) = std::thread::Builder::new().spawn(move || drop(cached)) {
+        let _ = thread.join();
+    }
     // SAFETY: it takes no pointer, and locks what it looks at.
     unsafe { libc::malloc_trim(0) };
 }
