@@ -78,6 +78,10 @@ impl<T> Pages<T> {
         let values = self.pages.get_mut(page)?;
         let value = values.try_remove(key)?;
         self.len -= 1;
+        if self.len == 0 {
+            *self = Self::new();
+            return Some(value);
+        }
         self.open.insert(page);
         if values.is_empty() {
             *values = Slab::new();
@@ -118,5 +122,7 @@ mod tests {
         assert!(pages.iter().map(|(at, _)| at).eq(0..=PAGE_LEN));
         *pages.get_mut(0).unwrap() = 9;
         assert_eq!((pages.get(0), pages.get(usize::MAX)), (Some(&9), None));
+        assert!((0..=PAGE_LEN).all(|at| pages.remove(at).is_some()));
+        assert_eq!((pages.len(), pages.pages.capacity(), pages.open.len()), (0, 0, 0));
     }
 }

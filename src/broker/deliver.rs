@@ -199,6 +199,9 @@ impl Clients {
 
     /// Lets go of what is kept for reuse.
     pub fn let_go(&mut self) {
+        if self.sessions.is_empty() {
+            self.by_id = HashTable::new();
+        }
         self.spare = Vec::new();
         self.out.shrink();
         self.unsendable.shrink_to_fit();

@@ -393,7 +393,9 @@ fn take(table: &mut HashTable<u32>, entries: &Pages<Entry>, filter: FilterId) ->
         return false;
     };
     slot.remove();
-    if table.len() < table.capacity() / 8 {
+    if table.is_empty() {
+        *table = HashTable::new();
+    } else if table.len() < table.capacity() / 8 {
         table.shrink_to(table.len() * 2, |&at| fingerprint(entries, at));
     }
     true
