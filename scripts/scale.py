@@ -152,10 +152,12 @@ class Tool:
 class Round:
     """All up, held, all gone."""
 
-    def __init__(self, options, number):
+    def __init__(self, options, number, first=None):
+        """`first` is what was read before the first round, if this is another."""
         self.options = options
         self.result = os.path.join(options.work, f"round-{number}.json")
         self.readings = {"start": reading(options.pid)}
+        self.first = first or self.readings["start"]
         self.peak_buffers = 0
         self.stopped = None
         self.tool = Tool(options, self.result)
@@ -195,12 +197,15 @@ class Round:
                 self.seconds_to_release = time.monotonic() - begin
                 break
             time.sleep(0.05)
-        # The kernel frees what closed sockets had in its own time.
+        # The kernel frees what closed sockets had in its own time. What it remembers of those that are
+        # closed is for a minute only, and goes all at a time.
         self.trace, gone = [], time.monotonic()
         while time.monotonic() < gone + 100:
             now = reading(self.options.pid)
             self.trace.append((now["at"] - begin, now["used"], now["broker_rss"], now["slab"]))
-            if all(now[what] <= 1.2 * start[what] for what in ("used", "broker_rss", "slab")):
+            forgotten = now["time_wait"] <= start["time_wait"] + 20
+            wanted = ("used", "broker_rss", "slab")
+            if forgotten and all(now[what] <= 1.2 * self.first[what] for what in wanted):
                 break
             time.sleep(1)
         self.readings["released"] = reading(self.options.pid)
@@ -349,7 +354,8 @@ class Report:
 def hold(options):
     rounds = []
     for number in range(1, options.rounds + 1):
-        rounds.append(Round(options, number))
+        first = rounds[0].readings["start"] if rounds else None
+        rounds.append(Round(options, number, first))
         if rounds[-1].load is None or rounds[-1].stopped:
             break
     good = Report(options, rounds).print()
