@@ -328,7 +328,7 @@ def judge(row, data, result):
         return
     passed = measured["received_per_second"] if row.others else measured["sent_per_second"]
     if row.rate and passed < KEEPS_UP * row.rate:
-        raise Failure(f"passes on only {passed:,.0f} of {row.rate:,} messages per second")
+        raise Failure(f"{compare_report.BEHIND} {passed:,.0f} of {row.rate:,} messages per second")
     if not passed:
         raise Failure("passes on nothing")
     if data["broken_promises"]:

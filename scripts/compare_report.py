@@ -1,11 +1,18 @@
-"""Medians, ratios and tables out of the runs that compare.py took."""
+"""Medians, ratios and tables out of the runs that compare.py took.
+
+    python3 scripts/compare_report.py docs/perf/DATE-MACHINE/compare.jsonl     the page for this raw data
+"""
 
 import collections
+import json
 import statistics
+import sys
 
 TWO_SHARDS = "ringmq-2-shards"
 # Cores that other programs may take, before the report warns of it.
 BUSY = 0.1
+# How the failure begins of a broker that does not keep up with a fixed rate.
+BEHIND = "passes on only"
 
 # what: of a result; unit: how it is printed; goal: (broker or None for an absolute figure, the
 # least ratio or, if fewer is better, the largest).
@@ -117,6 +124,16 @@ def median(results, row, broker, what):
     return statistics.median(values) if 2 * len(values) > runs else None
 
 
+def behind(results, row, broker, what):
+    """What a broker had that kept up in no run. It is saturated then: for a CPU second it passes on no
+    less than it would at a rate that it can keep up with."""
+    runs = [r for r in results if r["row"] == row and r["broker"] == broker]
+    if not runs or not all((r["failure"] or "").startswith(BEHIND) for r in runs):
+        return None
+    values = [value for value in map(what, runs) if value is not None]
+    return statistics.median(values) if values else None
+
+
 def printed(value, unit):
     if value is None:
         return "cannot"
@@ -163,10 +180,14 @@ def main_table(head, results):
         if line.row not in measured:
             continue
         medians = {name: median(results, line.row, name, line.what) for name in brokers}
+        late = {name: behind(results, line.row, name, line.what) for name in brokers}
         ours = medians.get("ringmq")
         tried = {r["broker"] for r in results if r["row"] == line.row}
         cells = [line.title] + [
-            printed(medians[name], line.unit) if name in tried else "" for name in brokers]
+            f"behind: {printed(late[name], line.unit)}" if late[name] is not None
+            else printed(medians[name], line.unit) if name in tried else "" for name in brokers]
+        # Not RingMQ's own: that would be none.
+        medians |= {name: late[name] for name in against if late[name] is not None}
         cells += [ratio(ours, medians[name]) for name in against]
         rows.append(cells + reached(line, ours, medians))
     heads = [""] + brokers + [f"to {name}" for name in against] + ["to reach", "reached"]
@@ -267,7 +288,8 @@ def report(head, results):
         f"{head['connections']:,} connections in the idle, connect and storm rows. Flows are "
         "messages delivered per CPU second of the broker, unless a row says otherwise. Ratios are "
         "RingMQ's figure divided by the other's: for bytes, times and latencies, less than 1 is "
-        "good. What the rows mean: [performance](../../performance.md).\n",
+        "good. A broker that is *behind* does not keep up with the rate in any run; the figure is that of what "
+        "it passes on. What the rows mean: [performance](../../performance.md).\n",
         main_table(head, results),
     ]
     other = other_load(results)
@@ -287,3 +309,9 @@ def report(head, results):
         if text:
             parts += [f"## {title}\n", text]
     return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    with open(sys.argv[1], encoding="utf-8") as raw:
+        HEAD, *RESULTS = map(json.loads, raw)
+    print(report(HEAD, RESULTS), end="")
