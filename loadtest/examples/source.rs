@@ -227,8 +227,13 @@ impl Source {
             self.wait(Duration::from_millis(10))?;
         }
         let acknowledged: u64 = self.publishers.iter().map(|p| p.came / 4).sum();
-        if self.received() != self.sent || self.is_acknowledged && acknowledged != self.sent {
-            let (sent, received) = (self.sent, self.received());
+        let (sent, received) = (self.sent, self.received());
+        let good = match self.is_acknowledged {
+            true => received == sent && acknowledged == sent,
+            // A broker may drop QoS 0 for a receiver that is late, but a few only.
+            false => received * 100 >= sent * 97,
+        };
+        if !good {
             return Err(format!("{sent} sent, {acknowledged} acknowledged, {received} came").into());
         }
         Ok(())
