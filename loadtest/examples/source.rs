@@ -223,11 +223,15 @@ impl Source {
     /// Waits for what is on its way still.
     fn drain(&mut self) -> Result<(), Box<dyn Error>> {
         let deadline = Instant::now() + DRAIN;
-        while self.received() < self.sent && Instant::now() < deadline {
+        // A PUBACK has four bytes.
+        let acknowledged = |it: &Self| it.publishers.iter().map(|p| p.came / 4).sum::<u64>();
+        let wanted = if self.is_acknowledged { self.sent } else { 0 };
+        while (self.received() < self.sent || acknowledged(self) < wanted)
+            && Instant::now() < deadline
+        {
             self.wait(Duration::from_millis(10))?;
         }
-        let acknowledged: u64 = self.publishers.iter().map(|p| p.came / 4).sum();
-        let (sent, received) = (self.sent, self.received());
+        let (sent, received, acknowledged) = (self.sent, self.received(), acknowledged(self));
         let good = match self.is_acknowledged {
             true => received == sent && acknowledged == sent,
             // A broker may drop QoS 0 for a receiver that is late, but a few only.
