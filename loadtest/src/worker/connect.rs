@@ -30,6 +30,8 @@ const RETRY_AFTER: u64 = SECOND / 10;
 const OPENED_PER_TURN: usize = 64;
 /// A silent connection is visited by the keep-alive this often in its Keep Alive time.
 const VISITS: u64 = 4;
+/// Connections that are said goodbye to at a time.
+const GOODBYES: usize = 64;
 
 /// Which connections are to be opened, and when.
 pub(super) struct Connecting {
@@ -528,16 +530,22 @@ impl Worker {
         }
     }
 
-    /// Says goodbye on every connection.
+    /// Says goodbye on every connection, and closes it. A few at a time: with two million, what the broker
+    /// has not read yet of goodbyes and ends is a gigabyte or two of the kernel's memory.
     pub(super) fn say_goodbye(&mut self) {
-        for at in 0..self.conns.len() {
-            if self.conns.get(at).is_some_and(|conn| conn.state == State::Ready) {
-                self.out.clear();
-                self.out.extend_from_slice(&[0xE0, 0]);
-                self.write(at);
+        let mut left = 0..self.conns.len();
+        while !left.is_empty() {
+            let some = left.start..left.end.min(left.start + GOODBYES);
+            for at in some.clone() {
+                if self.conns.get(at).is_some_and(|conn| conn.state == State::Ready) {
+                    self.out.clear();
+                    self.out.extend_from_slice(&[0xE0, 0]);
+                    self.write(at);
+                }
             }
+            left.start = some.end;
+            some.for_each(|at| self.close(at));
         }
-        (0..self.conns.len()).for_each(|at| self.close(at));
     }
 }
 
