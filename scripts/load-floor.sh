@@ -106,4 +106,4 @@ for run in runs:
     print(json.dumps(run))
 PYTHON
 } >"$work/report"
-keep_report load-floor
+keep_report load-floor.txt
