@@ -59,6 +59,10 @@ impl Trim {
             false if self.still == 0 => None,
             false => since,
         };
+        if self.asked.is_none() {
+            // Of shards that had been asked before clients came back.
+            free_cached();
+        }
         let Some(looks) = self.asked.filter(|looks| looks % DONE == 0) else { return };
         if looks > 0 {
             give_back();
@@ -142,13 +146,25 @@ fn cut_heap_end() {
 #[cfg(not(target_env = "gnu"))]
 pub(super) fn ready_to_give_back() {}
 
+/// Frees what threads had in their caches.
 #[cfg(target_env = "gnu")]
-fn give_back() {
+fn free_cached() {
     let cached = take(&mut *CACHED.lock().unwrap_or_else(PoisonError::into_inner));
+    if cached.is_empty() {
+        return;
+    }
     // Without a thread they go to the cache of this one.
     if let Ok(thread) = std::thread::Builder::new().spawn(move || drop(cached)) {
         let _ = thread.join();
     }
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn free_cached() {}
+
+#[cfg(target_env = "gnu")]
+fn give_back() {
+    free_cached();
     // SAFETY: it takes no pointer, and locks what it looks at.
     unsafe { libc::malloc_trim(0) };
 }
@@ -232,6 +248,20 @@ mod tests {
         [10, 5_000, 20_000].into_iter().for_each(&mut look);
         (0..1_000).for_each(|_| look(100_000));
         assert_eq!(*asked.borrow(), [Shrink::LetGo]);
+    }
+
+    #[test]
+    #[cfg(target_env = "gnu")]
+    fn what_threads_had_in_their_caches_is_freed_when_clients_come_back() {
+        let mut trim = Trim::default();
+        ready_to_give_back();
+        // Other tests may leave something too, but not for ever.
+        let is_empty = || CACHED.lock().unwrap().is_empty();
+        let looked = (0..1_000).any(|_| {
+            trim.look(100_000, |_| ());
+            is_empty()
+        });
+        assert!(looked);
     }
 
     #[test]
