@@ -460,9 +460,7 @@ impl Worker {
                 continue;
             }
             if self.plan.graceful {
-                self.out.clear();
-                self.out.extend_from_slice(&[0xE0, 0]);
-                self.write(at);
+                self.send_disconnect(at);
             } else if let Some(socket) = self.conns.get(at).and_then(|conn| conn.socket.as_ref()) {
                 let _ = sockopt::set_socket_linger(socket, Some(std::time::Duration::ZERO));
             }
@@ -533,19 +531,22 @@ impl Worker {
     /// Says goodbye on every connection, and closes it. A few at a time: with two million, what the broker
     /// has not read yet of goodbyes and ends is a gigabyte or two of the kernel's memory.
     pub(super) fn say_goodbye(&mut self) {
-        let mut left = 0..self.conns.len();
-        while !left.is_empty() {
-            let some = left.start..left.end.min(left.start + GOODBYES);
+        let all = self.conns.len();
+        for first in (0..all).step_by(GOODBYES) {
+            let some = first..all.min(first + GOODBYES);
             for at in some.clone() {
                 if self.conns.get(at).is_some_and(|conn| conn.state == State::Ready) {
-                    self.out.clear();
-                    self.out.extend_from_slice(&[0xE0, 0]);
-                    self.write(at);
+                    self.send_disconnect(at);
                 }
             }
-            left.start = some.end;
             some.for_each(|at| self.close(at));
         }
+    }
+
+    fn send_disconnect(&mut self, at: usize) {
+        self.out.clear();
+        self.out.extend_from_slice(&[0xE0, 0]);
+        self.write(at);
     }
 }
 
