@@ -27,17 +27,11 @@ measure() {
     python3 - "$@" <<'PYTHON'
 import json, os, subprocess, sys
 
+sys.path.insert(0, "scripts")
+from scale import cpu_seconds
+
 by, broker, port, row, seconds, binary, work = sys.argv[1:]
 flow, qos, rate = row.split()
-ticks = os.sysconf("SC_CLK_TCK")
-
-
-def broker_cpu():
-    with open(f"/proc/{broker}/stat", encoding="ascii") as file:
-        words = file.read().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / ticks
-
-
 line = {"row": row, "by": by}
 # Sixteen messages, in microseconds.
 grain = str(16_000_000 // int(rate))
@@ -45,9 +39,9 @@ if by == "source":
     command = [binary, port, flow, qos, rate, seconds]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as source:
         source.stdout.readline()
-        before = broker_cpu()
+        before = cpu_seconds(broker)
         words = source.stdout.readline().split()
-        spent = broker_cpu() - before
+        spent = cpu_seconds(broker) - before
     if source.returncode or len(words) != 3:
         sys.exit(f"error: {' '.join(command[1:])} has failed")
     messages, micros, reached = map(float, words)
