@@ -27,6 +27,9 @@ USER_BUDGET = 832
 # What the objects of a kernel cache are, where its name does not say it.
 CACHES = {"TCP": "tcp_sock", "sock_inode_cache": "inode", "filp": "file", "io_kiocb": "armed poll"}
 GIB = 1 << 30
+# What is to come back, by what it is called in readings, and to how many times the start at the most.
+COMES_BACK = {"broker_rss": "broker resident", "slab": "kernel slab", "used": "memory used"}
+COMES_BACK_TO = 1.2
 
 
 def read(path):
@@ -204,8 +207,8 @@ class Round:
             now = reading(self.options.pid)
             self.trace.append((now["at"] - begin, now["used"], now["broker_rss"], now["slab"]))
             forgotten = now["time_wait"] <= start["time_wait"] + 20
-            wanted = ("used", "broker_rss", "slab")
-            if forgotten and all(now[what] <= 1.2 * self.first[what] for what in wanted):
+            if forgotten and all(
+                    now[what] <= COMES_BACK_TO * self.first[what] for what in COMES_BACK):
                 break
             time.sleep(1)
         self.readings["released"] = reading(self.options.pid)
@@ -335,16 +338,15 @@ class Report:
         self.each("all sockets gone after, s", lambda it: "never" if it.seconds_to_release is None
                   else f"{it.seconds_to_release:.1f}")
         self.each("memory read after, s", lambda it: f"{it.readings['released']['after']:.0f}")
-        rows = (("broker resident", "broker_rss"), ("kernel slab", "slab"), ("memory used", "used"))
-        for name, what in rows:
+        for what, name in COMES_BACK.items():
             for when in ("start", "held", "released"):
                 self.each(f"{name}: {when}", lambda it: mebi(it.readings[when][what]))
         first = self.rounds[0].readings["start"]
         for number, it in enumerate(self.rounds, 1):
             self.expect(it.seconds_to_release is not None, "sockets were left")
-            for name, what in rows:
+            for what, name in COMES_BACK.items():
                 before, after = first[what], it.readings["released"][what]
-                self.expect(after <= 1.2 * before, f"round {number}: {name} is at "
+                self.expect(after <= COMES_BACK_TO * before, f"round {number}: {name} is at "
                             f"{after / before:.2f} times the start")
         if len(self.rounds) > 1:
             peaks = [it.readings["held"]["broker_rss"] for it in self.rounds]
